@@ -1,0 +1,1 @@
+"""Generator: turns a bundle into Verilog, a program, a weight image and reports."""

@@ -1,0 +1,135 @@
+"""Sizes of the array and of the accelerator around it: frozen, checked, shared by every component."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rtl_templates.slot_assignment import SIZE, SlotAssignment
+from rtl_templates.tile_format import TileFormat
+from rtl_templates.word_format import word_bits
+
+
+class PoolStorage(StrEnum):
+    """Where a unit finds its control word."""
+
+    ROM = "rom"
+    """The stream holds a pattern id; logic specialized to the pool decodes it."""
+    RAM = "ram"
+    """The stream holds a pattern id; a memory loaded over AXI4-Lite decodes it."""
+    STREAM = "stream"
+    """The stream holds the control word itself (2:4 and other N:M models)."""
+
+
+class Accumulation(StrEnum):
+    """How the n products of a row become one sum."""
+
+    TREE = "tree"
+    """An adder tree, then one accumulator a row."""
+    DSP = "dsp"
+    """One accumulator a multiplier, inside its DSP; added when drained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySpec:
+    """R block units x T lanes x 4 rows x n slots, output-stationary.
+
+    Parameters
+    ----------
+    units : int
+        Block units R: 4R output rows in parallel.
+    lanes : int
+        Token lanes T.
+    assignment : SlotAssignment
+        The pool's patterns and the routing they need.
+    storage : PoolStorage
+    accumulator_bits : int
+        16 to 32, sign included; proven from the weights by the planner.
+    accumulation : Accumulation
+        ``DSP`` needs a pool without routing.
+    """
+
+    units: int
+    lanes: int
+    assignment: SlotAssignment
+    storage: PoolStorage = PoolStorage.ROM
+    accumulator_bits: int = 32
+    accumulation: Accumulation = Accumulation.TREE
+
+    def __post_init__(self):
+        for name, low, high in (("units", 1, 64), ("lanes", 1, 64), ("accumulator_bits", 16, 32)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"ArraySpec.{name} must be {low} to {high}, not {getattr(self, name)}")
+        if self.accumulation is Accumulation.DSP and self.assignment.is_routed:
+            raise ValueError("accumulation in the DSP needs a row-balanced pool")
+
+    @property
+    def multipliers(self):
+        """MACs per cycle: 4 * n * R * T."""
+        return self.assignment.multipliers * self.units * self.lanes
+
+    @property
+    def rows(self):
+        """Output rows of a tile: 4R."""
+        return SIZE * self.units
+
+    @property
+    def word_bits(self):
+        """Width of an activation word in bits."""
+        return word_bits(self.lanes)
+
+    @property
+    def control_bits(self):
+        """Width of a unit's control field in the stream: an id, or the control word."""
+        if self.storage is PoolStorage.STREAM:
+            return self.assignment.control_bits
+        return max(1, (self.assignment.entries - 1).bit_length())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorSpec:
+    """The array with its buffers, bus and program memory.
+
+    Parameters
+    ----------
+    array : ArraySpec
+    bus_bits : int
+        Width of both AXI4 masters, in bits; divides the activation word and the weights of a K-step.
+    activation_words : int
+        Depth of the activation buffer in words.
+    tile_ksteps : int
+        Depth of each of the two weight banks, in K-steps.
+    column_bits : int
+        Width of a K-step's activation column.
+    program_depth : int
+        Descriptors that the program memory holds.
+    configuration : int
+        First 32 bits of the configuration hash, readable at run time.
+    """
+
+    array: ArraySpec
+    bus_bits: int
+    activation_words: int
+    tile_ksteps: int
+    column_bits: int
+    program_depth: int
+    configuration: int = 0
+
+    def __post_init__(self):
+        if self.array.word_bits % self.bus_bits:
+            raise ValueError(f"the {self.bus_bits}-bit bus must divide the activation word of "
+                             f"{self.array.word_bits} bits; use a narrower bus or more lanes")
+        for name in ("activation_words", "tile_ksteps", "column_bits", "program_depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"AcceleratorSpec.{name} must be at least 1, not {getattr(self, name)}")
+        _ = self.tiles
+
+    @property
+    def tiles(self):
+        """Layout of the weight stream."""
+        return TileFormat(units=self.array.units, multipliers=self.array.assignment.multipliers,
+                          control_bits=self.array.control_bits, column_bits=self.column_bits,
+                          bus_bits=self.bus_bits)
+
+    @property
+    def beats_per_word(self):
+        """Bus beats of an activation word."""
+        return self.array.word_bits // self.bus_bits

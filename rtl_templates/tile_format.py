@@ -1,0 +1,160 @@
+"""The weight stream: one packet per tile, in the order in which the program consumes them.
+
+A *tile* is one row group: up to 4R output rows over the whole inner dimension. Its packet has four
+sections, each padded to whole beats of the bus:
+
+1. header, 1 beat: K-steps in bits 15:0, output words in bits 23:16, marker 0xA5 in bits 31:24;
+2. row constants, 64 bits a row, 4R rows: bias in bits 31:0, multiplier in 47:32, shift in 53:48;
+3. index, one record a K-step: column in the low ``column_bits``, then R control fields;
+4. weights, R x 4n bytes a K-step: byte ``unit * 4n + slot``.
+
+A K-step multiplies one activation word, ``column``, with one 4x4 block of each of the R block units.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+TILE_MARKER = 0xA5
+HEADER_KSTEPS_BITS = 16
+CONSTANT_BITS = 64
+
+
+def _power_of_two_at_least(x):
+    return 1 << (x - 1).bit_length()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileFormat:
+    """Layout of a tile packet.
+
+    Parameters
+    ----------
+    units : int
+        Block units R.
+    multipliers : int
+        Multipliers 4n of a unit for one lane.
+    control_bits : int
+        Width of a unit's control field: a pattern id, or the column selects themselves.
+    column_bits : int
+        Width of the activation column, at least 1.
+    bus_bits : int
+        Width of a beat: a power of two, at most the bits of the weights of a K-step.
+    """
+
+    units: int
+    multipliers: int
+    control_bits: int
+    column_bits: int
+    bus_bits: int
+
+    def __post_init__(self):
+        if self.bus_bits not in (32, 64, 128, 256, 512, 1024):
+            raise ValueError(f"bus_bits must be a power of two from 32 to 1024, not {self.bus_bits}")
+        if self.weight_bits % self.bus_bits:
+            raise ValueError(f"the weights of a K-step, {self.weight_bits} bits, must be a multiple of "
+                             f"the {self.bus_bits}-bit bus; use a narrower bus or more rows")
+
+    @property
+    def weight_bits(self):
+        """Weights of a K-step, in bits."""
+        return self.units * self.multipliers * 8
+
+    @property
+    def record_bits(self):
+        """An index record: a power of two, or whole beats."""
+        return _power_of_two_at_least(max(8, self.column_bits + self.units * self.control_bits))
+
+    @property
+    def records_per_beat(self):
+        """Index records in a beat; 1 if a record fills one beat or more."""
+        return max(1, self.bus_bits // self.record_bits)
+
+    @property
+    def constant_beats(self):
+        """Beats of the row constants."""
+        return -(-4 * self.units * CONSTANT_BITS // self.bus_bits)
+
+    def index_beats(self, ksteps):
+        """Beats of the index of ``ksteps`` K-steps."""
+        if self.record_bits >= self.bus_bits:
+            return ksteps * (self.record_bits // self.bus_bits)
+        return -(-ksteps // self.records_per_beat)
+
+    def weight_beats(self, ksteps):
+        """Beats of the weights of ``ksteps`` K-steps."""
+        return ksteps * (self.weight_bits // self.bus_bits)
+
+    def beats(self, ksteps):
+        """Beats of the whole packet."""
+        return 1 + self.constant_beats + self.index_beats(ksteps) + self.weight_beats(ksteps)
+
+    def pack(self, *, words, columns, controls, weights, bias, multiplier, shift):
+        """Bytes of one packet.
+
+        Parameters
+        ----------
+        words : int
+            Output words (4 rows each) that the tile writes, 1 to R.
+        columns : int array, shape (ksteps,)
+            Activation column of each K-step.
+        controls : int array, shape (ksteps, R)
+            Control field of each unit.
+        weights : int8 array, shape (ksteps, R, 4n)
+            Weights in slot order.
+        bias, multiplier, shift : int arrays, shape (4R,)
+            Row constants; rows that are not written are 0 (shift 1).
+
+        Returns
+        -------
+        uint8 array, ``beats(ksteps) * bus_bits / 8`` bytes
+        """
+        ksteps = len(columns)
+        if not 1 <= ksteps < 1 << HEADER_KSTEPS_BITS:
+            raise ValueError(f"a tile needs 1 to {(1 << HEADER_KSTEPS_BITS) - 1} K-steps, not {ksteps}")
+        if not 1 <= words <= self.units:
+            raise ValueError(f"a tile writes 1 to {self.units} words, not {words}")
+        if int(np.max(columns)) >= 1 << self.column_bits:
+            raise ValueError(f"column {int(np.max(columns))} does not fit {self.column_bits} bits")
+        header = np.array([ksteps | words << 16 | TILE_MARKER << 24], "<u4")
+        constants = (bias.astype(np.int64).astype(np.uint64) & np.uint64(0xFFFFFFFF)
+                     | multiplier.astype(np.uint64) << np.uint64(32)
+                     | shift.astype(np.uint64) << np.uint64(48)).astype("<u8")
+        index = pack_bitfields([(columns, self.column_bits)]
+                               + [(controls[:, u], self.control_bits) for u in range(self.units)],
+                               self.record_bits)
+        sections = (header, constants, index, np.ascontiguousarray(weights, np.int8))
+        return np.concatenate([self._pad(section) for section in sections])
+
+    def _pad(self, section):
+        raw = np.frombuffer(section.tobytes(), np.uint8)
+        return np.pad(raw, (0, -len(raw) % (self.bus_bits // 8)))
+
+
+def pack_bitfields(fields, record_bits):
+    """Records of unsigned fields, lowest field first, little-endian.
+
+    Parameters
+    ----------
+    fields : list of (int array of shape (n,), width in bits)
+    record_bits : int
+        Width of a record, a multiple of 8.
+
+    Returns
+    -------
+    uint8 array, shape (n, record_bits / 8)
+
+    >>> pack_bitfields([(np.array([5]), 4), (np.array([3]), 2)], 8).tolist()
+    [[53]]
+    """
+    columns = []
+    for values, width in fields:
+        values = np.asarray(values, np.uint64)
+        if values.size and int(values.max()) >> width:
+            raise ValueError(f"value {int(values.max())} does not fit its field of {width} bits")
+        columns.append(values[:, None] >> np.arange(width, dtype=np.uint64) & np.uint64(1))
+    bits = np.concatenate(columns, axis=1).astype(np.uint8)
+    if bits.shape[1] > record_bits:
+        raise ValueError(f"fields of {bits.shape[1]} bits do not fit a record of {record_bits}")
+    bits = np.pad(bits, ((0, 0), (0, record_bits - bits.shape[1])))
+    return np.packbits(bits, axis=1, bitorder="little")

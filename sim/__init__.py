@@ -1,0 +1,1 @@
+"""Simulation of generated accelerators against the golden model, word for word."""
