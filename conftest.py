@@ -1,10 +1,9 @@
-"""Names that doctests may use without importing them."""
+"""Names that every docstring example may use."""
 
 import numpy as np
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def doctest_names(doctest_namespace):
-    """Make ``np`` available in every doctest."""
+def _doctest_names(doctest_namespace):
     doctest_namespace["np"] = np

@@ -57,7 +57,8 @@ class ArraySpec:
     def __post_init__(self):
         for name, low, high in (("units", 1, 64), ("lanes", 1, 64), ("accumulator_bits", 16, 32)):
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"ArraySpec.{name} must be {low} to {high}, not {getattr(self, name)}")
+                raise ValueError(f"ArraySpec.{name} must be {low} to {high}, "
+                                 f"not {getattr(self, name)}")
         if self.accumulation is Accumulation.DSP and self.assignment.is_routed:
             raise ValueError("accumulation in the DSP needs a row-balanced pool")
 
@@ -81,7 +82,16 @@ class ArraySpec:
         """Width of a unit's control field in the stream: an id, or the control word."""
         if self.storage is PoolStorage.STREAM:
             return self.assignment.control_bits
-        return max(1, (self.assignment.entries - 1).bit_length())
+        dense_parts = self.assignment.entries - self.assignment.patterns
+        return max(1, (max(self.assignment.patterns, dense_parts) - 1).bit_length())
+
+    def entry_code(self, entry):
+        """Id of an entry with the dense bit above it: what addresses the decoder (ROM and RAM).
+
+        A pattern keeps its id; part j of a dense block is ``2**control_bits + j``.
+        """
+        beyond = entry - self.assignment.patterns
+        return entry if beyond < 0 else (1 << self.control_bits) + beyond
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,15 +129,17 @@ class AcceleratorSpec:
                              f"{self.array.word_bits} bits; use a narrower bus or more lanes")
         for name in ("activation_words", "tile_ksteps", "column_bits", "program_depth"):
             if getattr(self, name) < 1:
-                raise ValueError(f"AcceleratorSpec.{name} must be at least 1, not {getattr(self, name)}")
+                raise ValueError(f"AcceleratorSpec.{name} must be at least 1, "
+                                 f"not {getattr(self, name)}")
         _ = self.tiles
 
     @property
     def tiles(self):
         """Layout of the weight stream."""
         return TileFormat(units=self.array.units, multipliers=self.array.assignment.multipliers,
-                          control_bits=self.array.control_bits, column_bits=self.column_bits,
-                          bus_bits=self.bus_bits)
+                          control_bits=self.array.control_bits,
+                          has_dense_bit=self.array.storage is not PoolStorage.STREAM,
+                          column_bits=self.column_bits, bus_bits=self.bus_bits)
 
     @property
     def beats_per_word(self):

@@ -17,11 +17,11 @@ class Opcode(IntEnum):
     """What a descriptor asks for. 0 is no opcode, so that cleared memory is an error, not a program."""
 
     LOAD = 1
-    """Copy ``length`` words from input memory at ``offset`` to the activation buffer at ``destination``."""
+    """Copy ``length`` words from input memory at ``offset`` to the buffer at ``destination``."""
     MATMUL = 2
-    """Run ``tiles`` tiles of the weight stream over ``groups`` token groups, ``source`` to ``destination``."""
+    """Run ``tiles`` tiles of the weight stream over ``groups`` groups, ``source`` to ``destination``."""
     STORE = 3
-    """Copy ``length`` words from the activation buffer at ``source`` to output memory at ``offset``."""
+    """Copy ``length`` words from the buffer at ``source`` to output memory at ``offset``."""
     END = 255
     """Wait for every unit, then finish the run."""
 

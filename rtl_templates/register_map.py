@@ -1,11 +1,14 @@
-"""AXI4-Lite register map, in the layout of Vitis RTL kernels. The one list that RTL, benches and drivers read."""
+"""AXI4-Lite register map, in the layout of Vitis RTL kernels.
+
+The one list that RTL, benches and drivers read.
+"""
 
 from dataclasses import dataclass
 from enum import IntEnum
 
 ADDRESS_BITS = 16
 PROFILE_BASE = 0x4000
-"""Window of dispatch times: word i is the cycle, counted from start, at which descriptor i was dispatched."""
+"""Window of dispatch times: word i is the cycle, counted from start, of descriptor i's dispatch."""
 POOL_BASE = 0x8000
 """Window of the pattern memory (RAM pools): two words an entry, low half first."""
 IDENTITY = 0x4E475748
@@ -15,7 +18,7 @@ MAP_VERSION = 1
 
 @dataclass(frozen=True)
 class Register:
-    """One 32-bit register: byte address, name, access (``rw``, ``ro``, or ``special``) and meaning."""
+    """One 32-bit register: byte address, name, access (``rw``, ``ro``, ``special``), meaning."""
 
     address: int
     name: str
@@ -25,7 +28,8 @@ class Register:
 
 REGISTERS = (
     Register(0x00, "control", "special",
-             "bit 0 start (set to begin, cleared when taken), bit 1 done (cleared by reading), bit 2 idle, bit 3 ready"),
+             "bit 0 start (set to begin, cleared when taken), bit 1 done (cleared by reading), "
+             "bit 2 idle, bit 3 ready"),
     Register(0x04, "interrupt_global", "rw", "bit 0 enables the interrupt output"),
     Register(0x08, "interrupt_enable", "rw", "bit 0 done, bit 1 ready"),
     Register(0x0C, "interrupt_status", "special", "bit 0 done, bit 1 ready; write 1 to toggle"),

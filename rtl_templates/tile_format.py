@@ -5,7 +5,8 @@ sections, each padded to whole beats of the bus:
 
 1. header, 1 beat: K-steps in bits 15:0, output words in bits 23:16, marker 0xA5 in bits 31:24;
 2. row constants, 64 bits a row, 4R rows: bias in bits 31:0, multiplier in 47:32, shift in 53:48;
-3. index, one record a K-step: column in the low ``column_bits``, then R control fields;
+3. index, one record a K-step: column in the low ``column_bits``, one dense bit (absent if control
+   words come with the stream), then R control fields;
 4. weights, R x 4n bytes a K-step: byte ``unit * 4n + slot``.
 
 A K-step multiplies one activation word, ``column``, with one 4x4 block of each of the R block units.
@@ -36,6 +37,8 @@ class TileFormat:
         Multipliers 4n of a unit for one lane.
     control_bits : int
         Width of a unit's control field: a pattern id, or the column selects themselves.
+    has_dense_bit : bool
+        Whether ids are pattern ids, so that a bit tells patterns (0) from parts of dense blocks (1).
     column_bits : int
         Width of the activation column, at least 1.
     bus_bits : int
@@ -45,15 +48,16 @@ class TileFormat:
     units: int
     multipliers: int
     control_bits: int
+    has_dense_bit: bool
     column_bits: int
     bus_bits: int
 
     def __post_init__(self):
         if self.bus_bits not in (32, 64, 128, 256, 512, 1024):
-            raise ValueError(f"bus_bits must be a power of two from 32 to 1024, not {self.bus_bits}")
+            raise ValueError(f"bus_bits must be a power of two, 32 to 1024, not {self.bus_bits}")
         if self.weight_bits % self.bus_bits:
-            raise ValueError(f"the weights of a K-step, {self.weight_bits} bits, must be a multiple of "
-                             f"the {self.bus_bits}-bit bus; use a narrower bus or more rows")
+            raise ValueError(f"the weights of a K-step, {self.weight_bits} bits, must be "
+                             f"a multiple of the {self.bus_bits}-bit bus; use a narrower bus or more rows")
 
     @property
     def weight_bits(self):
@@ -63,7 +67,8 @@ class TileFormat:
     @property
     def record_bits(self):
         """An index record: a power of two, or whole beats."""
-        return _power_of_two_at_least(max(8, self.column_bits + self.units * self.control_bits))
+        fields = self.column_bits + self.has_dense_bit + self.units * self.control_bits
+        return _power_of_two_at_least(max(8, fields))
 
     @property
     def records_per_beat(self):
@@ -89,7 +94,7 @@ class TileFormat:
         """Beats of the whole packet."""
         return 1 + self.constant_beats + self.index_beats(ksteps) + self.weight_beats(ksteps)
 
-    def pack(self, *, words, columns, controls, weights, bias, multiplier, shift):
+    def pack(self, *, words, columns, dense, controls, weights, bias, multiplier, shift):
         """Bytes of one packet.
 
         Parameters
@@ -98,6 +103,8 @@ class TileFormat:
             Output words (4 rows each) that the tile writes, 1 to R.
         columns : int array, shape (ksteps,)
             Activation column of each K-step.
+        dense : int array, shape (ksteps,)
+            Dense bit of each K-step; ignored if the format has none.
         controls : int array, shape (ksteps, R)
             Control field of each unit.
         weights : int8 array, shape (ksteps, R, 4n)
@@ -111,7 +118,8 @@ class TileFormat:
         """
         ksteps = len(columns)
         if not 1 <= ksteps < 1 << HEADER_KSTEPS_BITS:
-            raise ValueError(f"a tile needs 1 to {(1 << HEADER_KSTEPS_BITS) - 1} K-steps, not {ksteps}")
+            raise ValueError(f"a tile needs 1 to {(1 << HEADER_KSTEPS_BITS) - 1} K-steps, "
+                             f"not {ksteps}")
         if not 1 <= words <= self.units:
             raise ValueError(f"a tile writes 1 to {self.units} words, not {words}")
         if int(np.max(columns)) >= 1 << self.column_bits:
@@ -121,6 +129,7 @@ class TileFormat:
                      | multiplier.astype(np.uint64) << np.uint64(32)
                      | shift.astype(np.uint64) << np.uint64(48)).astype("<u8")
         index = pack_bitfields([(columns, self.column_bits)]
+                               + [(dense, 1)] * self.has_dense_bit
                                + [(controls[:, u], self.control_bits) for u in range(self.units)],
                                self.record_bits)
         sections = (header, constants, index, np.ascontiguousarray(weights, np.int8))

@@ -88,7 +88,7 @@ def requantize(acc, multiplier, shift, *, limit=ACTIVATION_MAX):
 
 def check_rescaling(multiplier, shift):
     """Raise ValueError unless every multiplier is 0 to 65535 and every shift 1 to 47."""
-    if multiplier.size and not (0 <= multiplier.min() and multiplier.max() < 1 << MULTIPLIER_BITS):
+    if multiplier.size and not (multiplier.min() >= 0 and multiplier.max() < 1 << MULTIPLIER_BITS):
         raise ValueError(f"multipliers must be 0 to {(1 << MULTIPLIER_BITS) - 1}, "
                          f"not {multiplier.min()} to {multiplier.max()}")
     if shift.size and not (shift.min() >= 1 and shift.max() <= SHIFT_MAX):

@@ -1,0 +1,344 @@
+"""Pattern pools: which 4x4 masks a model may use, and how to choose them. NumPy only.
+
+The quality of a pool is its *retained energy*: the share of the squared weights that survives when
+every block keeps the pattern that suits it best.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compressor.blocks import BLOCK, POSITIONS
+
+POOL_MAX = 256
+"""Most patterns a pool may have: a pattern id is one byte in the bundle."""
+
+SAMPLE_BLOCKS = 6000
+"""Blocks that the data-driven builders look at; more does not change the pools measurably."""
+
+
+class PoolError(ValueError):
+    """A pool, or a pool file, that cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PatternPool:
+    """The patterns a model may use; a pattern id is an index into ``patterns``.
+
+    Parameters
+    ----------
+    patterns : uint8 array, shape (P, 16)
+        0 or 1, each row one 4x4 mask in row-major order; all rows differ; P is 1 to 256.
+    keep : int
+        Ones in every pattern, 1 to 16.
+    balance : str
+        "row": every row of every pattern has ``keep / 4`` ones; "none": anything goes.
+
+    Raises
+    ------
+    PoolError
+        If a pattern breaks one of these rules.
+
+    >>> pool = PatternPool(patterns=patterns_of_masks([0x3333, 0xCCCC]), keep=8, balance="row")
+    >>> pool.size, pool.is_row_balanced, [hex(mask) for mask in pool.masks]
+    (2, True, ['0x3333', '0xcccc'])
+    """
+
+    patterns: np.ndarray
+    keep: int = 8
+    balance: str = "row"
+
+    def __post_init__(self):
+        patterns = np.array(self.patterns)  # a copy of our own, which is then frozen
+        if patterns.ndim != 2 or patterns.shape[1] != POSITIONS:
+            raise PoolError(f"patterns must have shape (P, {POSITIONS}), not {patterns.shape}")
+        if not 1 <= len(patterns) <= POOL_MAX:
+            raise PoolError(f"a pool has 1 to {POOL_MAX} patterns, not {len(patterns)}")
+        if not np.isin(patterns, (0, 1)).all():
+            raise PoolError("patterns must consist of 0 and 1")
+        patterns = patterns.astype(np.uint8)
+        patterns.setflags(write=False)
+        object.__setattr__(self, "patterns", patterns)
+        if self.balance not in ("row", "none"):
+            raise PoolError(f'balance must be "row" or "none", not {self.balance!r}')
+        kept = patterns.sum(axis=1)
+        if (kept != self.keep).any():
+            wrong = int(np.argmax(kept != self.keep))
+            raise PoolError(f"pattern {wrong} keeps {kept[wrong]} of {POSITIONS} positions; "
+                            f"every pattern of this pool must keep {self.keep}")
+        if len(set(self.masks)) != len(patterns):
+            raise PoolError("two patterns of the pool are equal; list each pattern once")
+        if self.balance == "row" and not self.is_row_balanced:
+            raise PoolError('balance is "row", but some pattern has unequal rows; '
+                            'use balance "none"')
+
+    @property
+    def size(self):
+        """Number of patterns P."""
+        return len(self.patterns)
+
+    @property
+    def masks(self):
+        """The patterns as 16-bit integers, position ``i`` in bit ``i``."""
+        return tuple(masks_of_patterns(self.patterns).tolist())
+
+    @property
+    def is_row_balanced(self):
+        """Whether every row of every pattern has the same number of ones."""
+        rows = self.patterns.reshape(-1, BLOCK, BLOCK).sum(axis=2)
+        return bool((rows == rows[0, 0]).all())
+
+    def __eq__(self, other):
+        if not isinstance(other, PatternPool):
+            return NotImplemented
+        return (self.masks, self.keep, self.balance) == (other.masks, other.keep, other.balance)
+
+    def __hash__(self):
+        return hash((self.masks, self.keep, self.balance))
+
+
+def patterns_of_masks(masks):
+    """Patterns of 16-bit masks: uint8 array, shape (P, 16).
+
+    >>> patterns_of_masks([0x00F1])[0].tolist()
+    [1, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]
+    """
+    masks = np.asarray(masks, np.int64)
+    return (masks[:, None] >> np.arange(POSITIONS) & 1).astype(np.uint8)
+
+
+def masks_of_patterns(patterns):
+    """Inverse of :func:`patterns_of_masks`: int64 array, shape (P,).
+
+    >>> masks_of_patterns(patterns_of_masks([7, 0xFFFF])).tolist()
+    [7, 65535]
+    """
+    return np.asarray(patterns, np.int64) @ (1 << np.arange(POSITIONS))
+
+
+def candidate_patterns(keep=8, balance="none"):
+    """Every pattern that satisfies the rules, ascending by mask: uint8 array, shape (C, 16).
+
+    >>> len(candidate_patterns()), len(candidate_patterns(balance="row"))
+    (12870, 1296)
+    """
+    patterns = patterns_of_masks(np.arange(1 << POSITIONS))
+    fits = patterns.sum(axis=1) == keep
+    if balance == "row":
+        fits &= (patterns.reshape(-1, BLOCK, BLOCK).sum(axis=2) * BLOCK == keep).all(axis=1)
+    return patterns[fits]
+
+
+def reed_muller_patterns(balance="none"):
+    """Weight-8 words of the Reed-Muller code RM(1,4), ascending by mask: uint8, shape (30, 16).
+
+    The words are the affine functions of the four bits of a position. Any two of them share 0 or 4
+    of their 8 positions, so that they cover the block evenly. With ``balance="row"`` the 24 words
+    that depend on the column remain.
+
+    >>> len(reed_muller_patterns()), len(reed_muller_patterns("row"))
+    (30, 24)
+    """
+    bits = np.arange(POSITIONS)[:, None] >> np.arange(4) & 1  # the column in bits 0-1, the row in 2-3
+    words = [(bits @ coefficients + constant) % 2
+             for coefficients in bits[1:] for constant in (0, 1)
+             if balance == "none" or coefficients[:2].any()]
+    return _sorted_by_mask(np.array(words, np.uint8))
+
+
+def retained_energy(patterns, blocks):
+    """Share of the squared weights kept by the best pattern of each block, 0 to 1.
+
+    >>> retained_energy(patterns_of_masks([0x00FF]), np.eye(16)[:12])
+    0.6666666666666666
+    """
+    energy = np.square(np.asarray(blocks, np.float64))
+    total = energy.sum()
+    best = (energy @ np.asarray(patterns, np.float64).T).max(axis=1).sum()
+    return float(best / total) if total else 1.0
+
+
+def build_pool(build, blocks=None, *, size=32, keep=8, balance="row", seed=0, file=None):
+    """Choose a pool.
+
+    Parameters
+    ----------
+    build : str
+        ``reed_muller``: RM(1,4) words, then greedy; nearly independent of the data, and the best
+        measured. ``greedy``: maximum coverage over all patterns. ``kmeans``: alternate assignment
+        and update, best of several starts. ``frequency``: the patterns that suit most blocks.
+        ``file``: read ``file``, see :func:`read_pool`.
+    blocks : float array, shape (n, 16), optional
+        Blocks of the model's weights, see :func:`compressor.blocks.to_blocks`; a seeded sample of
+        6000 is used. Without them: normally distributed blocks.
+    size, keep : int
+        Number of patterns (1 to 256) and ones in each (1 to 16; a multiple of 4 for balance "row").
+    balance : str
+        "row" or "none".
+
+    Returns
+    -------
+    PatternPool
+        Patterns in ascending order of mask.
+
+    Raises
+    ------
+    PoolError
+        If no such pool exists; the message says what is possible.
+
+    >>> build_pool("reed_muller").size
+    32
+    """
+    if build == "file":
+        if file is None:
+            raise PoolError("build: file needs the name of a pool file")
+        return read_pool(file, keep=keep, balance=balance)
+    if build not in _BUILDERS:
+        raise PoolError(f"unknown pool builder {build!r}; use one of {', '.join(BUILDERS)}")
+    if balance == "row" and keep % BLOCK:
+        raise PoolError(f"balance row needs a multiple of {BLOCK} kept positions, not {keep}")
+    candidates = candidate_patterns(keep, balance)
+    if not 1 <= size <= min(POOL_MAX, len(candidates)):
+        raise PoolError(f"a pool with keep {keep} and balance {balance} has 1 to "
+                        f"{min(POOL_MAX, len(candidates))} patterns, not {size}")
+    rng = np.random.default_rng(seed)
+    energy = _sample_energy(blocks, rng)
+    patterns = _BUILDERS[build](energy, candidates, size, keep, balance, rng)
+    return PatternPool(patterns=_sorted_by_mask(patterns), keep=keep, balance=balance)
+
+
+def read_pool(path, *, keep=8, balance="row"):
+    """Read a pool from a text file: one pattern a line, 16 digits 0 or 1, spaces and # comments free.
+
+    Raises
+    ------
+    PoolError
+        If the file cannot be read or a line is not a pattern; the message names the line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PoolError(f"{path}: cannot read the pool file: {error}") from error
+    patterns = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        digits = "".join(line.split("#")[0].split())
+        if not digits:
+            continue
+        if len(digits) != POSITIONS or set(digits) - {"0", "1"}:
+            raise PoolError(f"{path}, line {number}: {line.strip()!r} is not a pattern; "
+                            f"write {POSITIONS} digits 0 or 1, row by row")
+        patterns.append([int(digit) for digit in digits])
+    if not patterns:
+        raise PoolError(f"{path}: no patterns in the file; write {POSITIONS} digits 0 or 1 a line")
+    try:
+        return PatternPool(patterns=np.array(patterns), keep=keep, balance=balance)
+    except PoolError as error:
+        raise PoolError(f"{path}: {error}") from error
+
+
+def _sorted_by_mask(patterns):
+    return patterns[np.argsort(masks_of_patterns(patterns))]
+
+
+def _sample_energy(blocks, rng):
+    """Squared weights of at most SAMPLE_BLOCKS blocks, float32, shape (n, 16)."""
+    if blocks is None:
+        blocks = rng.standard_normal((SAMPLE_BLOCKS, POSITIONS))
+    blocks = np.asarray(blocks)
+    if blocks.ndim != 2 or blocks.shape[1] != POSITIONS or not len(blocks):
+        raise PoolError(f"blocks must have shape (n, {POSITIONS}), not {blocks.shape}")
+    if len(blocks) > SAMPLE_BLOCKS:
+        blocks = blocks[np.sort(rng.choice(len(blocks), SAMPLE_BLOCKS, replace=False))]
+    return np.square(blocks.astype(np.float32))
+
+
+def _greedy(energy, candidates, size, chosen):
+    """Add the candidate that raises the kept energy most, until ``size`` patterns are chosen."""
+    chosen = list(chosen)
+    best = np.zeros(len(energy), np.float32)
+    for pattern in chosen:
+        best = np.maximum(best, energy @ pattern.astype(np.float32))
+    taken = {pattern.tobytes() for pattern in chosen}
+    free = np.array([pattern.tobytes() not in taken for pattern in candidates])
+    # Candidates in rows: the running best of a block then compares along contiguous memory.
+    kept = candidates.astype(np.float32) @ energy.T
+    while len(chosen) < size:
+        gain = np.array([np.maximum(row, best).sum() for row in kept])
+        winner = int(np.argmax(np.where(free, gain, -1)))
+        free[winner] = False
+        chosen.append(candidates[winner])
+        best = np.maximum(best, kept[winner])
+    return np.array(chosen, np.uint8)
+
+
+def _build_reed_muller(energy, candidates, size, keep, balance, rng):
+    if keep != POSITIONS // 2:
+        raise PoolError(f"build: reed_muller keeps {POSITIONS // 2} of {POSITIONS}, not {keep}; "
+                        f"use build: greedy")
+    words = reed_muller_patterns(balance)
+    if size <= len(words):
+        return _greedy(energy, words, size, [])
+    return _greedy(energy, candidates, size, words)
+
+
+def _build_greedy(energy, candidates, size, keep, balance, rng):
+    return _greedy(energy[:1500], candidates, size, [])  # 12,870 candidates: bounds time and memory
+
+
+def _build_frequency(energy, candidates, size, keep, balance, rng):
+    best = _top_positions(energy, keep, balance)
+    seen, counts = np.unique(masks_of_patterns(best), return_counts=True)
+    most = seen[np.argsort(-counts, kind="stable")[:size]]
+    return _greedy(energy[:1500], candidates, size, patterns_of_masks(most))
+
+
+def _build_kmeans(energy, candidates, size, keep, balance, rng, starts=4, rounds=8):
+    best, best_energy = None, -1.0
+    for _ in range(starts):
+        patterns = candidates[rng.choice(len(candidates), size, replace=False)]
+        for _ in range(rounds):
+            owner = (energy @ patterns.T.astype(np.float32)).argmax(axis=1)
+            sums = np.zeros((size, POSITIONS))
+            np.add.at(sums, owner, energy)
+            updated = _top_positions(sums, keep, balance)
+            # An empty cluster, or one equal to another, starts again from a free pattern.
+            _, first = np.unique(updated, axis=0, return_index=True)
+            lost = np.setdiff1d(np.arange(size), first)
+            taken = {updated[i].tobytes() for i in first}
+            pool = [pattern for pattern in candidates[rng.permutation(len(candidates))[:4 * size]]
+                    if pattern.tobytes() not in taken]
+            updated[lost] = pool[:len(lost)] if len(pool) >= len(lost) else patterns[lost]
+            if (updated == patterns).all():
+                break
+            patterns = updated
+        kept = float((energy @ patterns.T.astype(np.float32)).max(axis=1).sum())
+        if len(np.unique(patterns, axis=0)) == size and kept > best_energy:
+            best, best_energy = patterns, kept
+    return best
+
+
+def _top_positions(energy, keep, balance):
+    """Pattern of the largest entries of each row: the best one; lowest position on ties."""
+    if balance == "row":
+        rows = energy.reshape(-1, BLOCK)
+        return _top(rows, keep // BLOCK).reshape(-1, POSITIONS)
+    return _top(energy, keep)
+
+
+def _top(values, count):
+    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    patterns = np.zeros(values.shape, np.uint8)
+    np.put_along_axis(patterns, order, 1, axis=1)
+    return patterns
+
+
+_BUILDERS = {
+    "reed_muller": _build_reed_muller,
+    "greedy": _build_greedy,
+    "kmeans": _build_kmeans,
+    "frequency": _build_frequency,
+}
+
+BUILDERS = (*_BUILDERS, "file")
+"""Names of the pool builders."""
