@@ -140,7 +140,7 @@ def reed_muller_patterns(balance="none"):
     >>> len(reed_muller_patterns()), len(reed_muller_patterns("row"))
     (30, 24)
     """
-    bits = np.arange(POSITIONS)[:, None] >> np.arange(4) & 1  # the column in bits 0-1, the row in 2-3
+    bits = np.arange(POSITIONS)[:, None] >> np.arange(4) & 1  # column in bits 0-1, row in 2-3
     words = [(bits @ coefficients + constant) % 2
              for coefficients in bits[1:] for constant in (0, 1)
              if balance == "none" or coefficients[:2].any()]
@@ -209,7 +209,9 @@ def build_pool(build, blocks=None, *, size=32, keep=8, balance="row", seed=0, fi
 
 
 def read_pool(path, *, keep=8, balance="row"):
-    """Read a pool from a text file: one pattern a line, 16 digits 0 or 1, spaces and # comments free.
+    """Read a pool from a text file: one pattern a line, 16 digits 0 or 1.
+
+    Spaces, empty lines and # comments are free.
 
     Raises
     ------
@@ -303,17 +305,15 @@ def _build_kmeans(energy, candidates, size, keep, balance, rng, starts=4, rounds
             np.add.at(sums, owner, energy)
             updated = _top_positions(sums, keep, balance)
             # An empty cluster, or one equal to another, starts again from a free pattern.
-            _, first = np.unique(updated, axis=0, return_index=True)
+            masks, first = np.unique(masks_of_patterns(updated), return_index=True)
             lost = np.setdiff1d(np.arange(size), first)
-            taken = {updated[i].tobytes() for i in first}
-            pool = [pattern for pattern in candidates[rng.permutation(len(candidates))[:4 * size]]
-                    if pattern.tobytes() not in taken]
-            updated[lost] = pool[:len(lost)] if len(pool) >= len(lost) else patterns[lost]
+            free = np.setdiff1d(masks_of_patterns(candidates), masks)
+            updated[lost] = patterns_of_masks(rng.choice(free, len(lost), replace=False))
             if (updated == patterns).all():
                 break
             patterns = updated
         kept = float((energy @ patterns.T.astype(np.float32)).max(axis=1).sum())
-        if len(np.unique(patterns, axis=0)) == size and kept > best_energy:
+        if kept > best_energy:
             best, best_energy = patterns, kept
     return best
 
