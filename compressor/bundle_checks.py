@@ -4,23 +4,12 @@ import math
 
 import numpy as np
 
-from compressor.intops.fixedpoint import ACCUMULATOR_BITS, ACTIVATION_MAX, MULTIPLIER_BITS, SHIFT_MAX
-from compressor.layer_weights import (
-    BLOCK,
-    NM_KEEP,
-    POSITIONS,
-    ROLES,
-    STRUCTURES,
-    layer_name,
-    masks_to_kept,
-    to_blocks,
-)
+from compressor.blocks import BLOCK, to_blocks
+from compressor.intops.fixedpoint import ACTIVATION_MAX, MULTIPLIER_BITS, SHIFT_MAX
+from compressor.layer_weights import NM_KEEP, ROLES, STRUCTURES, layer_name
+from compressor.pools import patterns_of_masks
 
 ARCHITECTURES = ("bert",)
-BALANCES = ("row", "none")
-MAX_PATTERNS = 256
-"""Patterns that an 8-bit pattern id can name."""
-
 
 class BundleError(ValueError):
     """A bundle that cannot be read or breaks its contract; one line says where, what and what is allowed."""
@@ -94,30 +83,7 @@ def check_model(model):
     check_integer("model.max_tokens", model["max_tokens"], 1, config["max_position_embeddings"])
 
 
-def check_pool(patterns, keep, balance):
-    """Require distinct 0/1 patterns with ``keep`` ones each, and row balance where it is promised."""
-    check_integer("pool.keep", keep, 1, POSITIONS)
-    check_choice("pool.balance", balance, BALANCES)
-    check_array("pool.patterns", patterns, np.uint8, (len(patterns), POSITIONS))
-    if not 1 <= len(patterns) <= MAX_PATTERNS:
-        fail("pool.patterns", f"holds {len(patterns)} patterns", f"1 to {MAX_PATTERNS} are allowed")
-    check_values("pool.patterns", patterns, 0, 1)
-    ones = patterns.sum(axis=1)
-    if (ones != keep).any():
-        index = int((ones != keep).argmax())
-        fail(f"pool.patterns[{index}]", f"keeps {ones[index]} positions", f"the pool keeps {keep}")
-    _, first = np.unique(patterns, axis=0, return_index=True)
-    if len(first) != len(patterns):
-        index = int(np.setdiff1d(np.arange(len(patterns)), first)[0])
-        fail(f"pool.patterns[{index}]", "repeats an earlier pattern", "patterns must differ")
-    row_counts = patterns.reshape(-1, BLOCK, BLOCK).sum(axis=2)
-    if balance == "row" and (row_counts != row_counts[:, :1]).any():
-        index = int((row_counts != row_counts[:, :1]).any(axis=1).argmax())
-        fail(f"pool.patterns[{index}]", f"keeps {row_counts[index].tolist()} positions in its rows",
-             "a pool of balance 'row' keeps the same number in every row")
-
-
-def check_layer(layer, patterns):
+def check_layer(layer, pool):
     """Require shapes, dtypes, ranges, kept positions and 32-bit sums of one layer."""
     name = layer.name
     check_choice(f"{name}: role", layer.role, ROLES)
@@ -134,7 +100,8 @@ def check_layer(layer, patterns):
             ("multiplier", np.int64, (rows,)), ("shift", np.int64, (rows,)),
             ("weight_scale", np.float32, (rows,))):
         check_array(f"{name}: {field}", getattr(layer, field), dtype, shape)
-    _check_structure(layer, patterns)
+    check_blocks(layer, pool)
+    _check_pruned(layer, pool)
     check_values(f"{name}: weight", layer.weight, -ACTIVATION_MAX, ACTIVATION_MAX)
     check_values(f"{name}: multiplier", layer.multiplier, 0, (1 << MULTIPLIER_BITS) - 1)
     check_values(f"{name}: shift", layer.shift, 1, SHIFT_MAX)
@@ -150,7 +117,8 @@ def check_layer(layer, patterns):
         raise BundleError(f"{name}: {error}") from error
 
 
-def _check_structure(layer, patterns):
+def check_blocks(layer, pool):
+    """Require pattern ids of the pool, 2:4 masks, and neither where a block is absent."""
     name, present = layer.name, layer.block_mask
     ids = layer.pattern_ids
     for field, values, empty, structure in (("pattern_ids", ids, -1, "pattern"),
@@ -163,26 +131,31 @@ def _check_structure(layer, patterns):
             fail(f"{name}: {field}", f"block ({row}, {column}) has {values[row, column]}",
                  f"{empty} is required where a block is absent or of another structure")
     if layer.structure == "pattern" and present.any():
-        bad = present & ((ids < 0) | (ids >= len(patterns)))
+        bad = present & ((ids < 0) | (ids >= pool.size))
         if bad.any():
             row, column = np.argwhere(bad)[0]
             fail(f"{name}: pattern_ids", f"block ({row}, {column}) has pattern id {ids[row, column]}",
-                 f"the pool has patterns 0 to {len(patterns) - 1}")
+                 f"the pool has patterns 0 to {pool.size - 1}")
     if layer.structure == "nm":
-        counts = masks_to_kept(layer.masks).reshape(*present.shape, BLOCK, BLOCK).sum(axis=3)
+        counts = patterns_of_masks(layer.masks.ravel()).reshape(*present.shape, BLOCK, BLOCK).sum(axis=3)
         bad = present & (counts != NM_KEEP).any(axis=2)
         if bad.any():
             row, column = np.argwhere(bad)[0]
             fail(f"{name}: masks", f"block ({row}, {column}) keeps {counts[row, column].tolist()} "
                  "positions in its rows", f"structure 'nm' keeps {NM_KEEP} of every {BLOCK}")
-    stray = (to_blocks(layer.weight) != 0) & ~layer.kept(patterns)
+
+
+def _check_pruned(layer, pool):
+    blocks = to_blocks(layer.weight)
+    stray = (blocks != 0) & ~layer.kept(pool)
     if stray.any():
-        row, column, position = np.argwhere(stray)[0]
-        value = to_blocks(layer.weight)[row, column, position]
-        rule = (f"pattern {ids[row, column]} prunes that position" if ids[row, column] >= 0
-                else "its mask prunes that position" if present[row, column]
-                else "the block is absent and must be all zero")
-        fail(f"{name}: weight", f"block ({row}, {column}) has {value} at position {position}", rule)
+        block, position = np.argwhere(stray)[0]
+        row, column = divmod(int(block), layer.block_mask.shape[1])
+        value, pattern = blocks[block, position], layer.pattern_ids[row, column]
+        rule = ("the block is absent and must be all zero" if not layer.block_mask[row, column]
+                else f"pattern {pattern} prunes that position" if pattern >= 0
+                else "its mask prunes that position")
+        fail(f"{layer.name}: weight", f"block ({row}, {column}) has {value} at position {position}", rule)
 
 
 def check_encoder(layers, config):

@@ -1,21 +1,13 @@
-"""Quantized weights of one linear layer: blocks, kept positions, and their packed form.
-
-A matrix [rows, K] is cut into 4x4 blocks. Position ``4 * row + column`` of a block is bit
-``4 * row + column`` of its 16-bit mask; blocks are ordered row-major over (row block, column block).
-"""
+"""Quantized weights of one linear layer, and their packed form; blocks as in compressor.blocks."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from compressor.blocks import BLOCK, POSITIONS, to_blocks
 from compressor.intops import IntegerLinear
-
-BLOCK = 4
-"""Rows and columns of a block."""
-
-POSITIONS = BLOCK * BLOCK
-"""Positions of a block."""
+from compressor.pools import patterns_of_masks
 
 STRUCTURES = ("pattern", "dense", "nm")
 """What a layer's blocks keep: the positions of a pattern, all, or 2 of every 4 along K."""
@@ -41,48 +33,6 @@ def layer_name(index, role):
     'encoder.layer.3.intermediate.dense'
     """
     return f"encoder.layer.{index}.{ROLES[role]}"
-
-
-def to_blocks(matrix):
-    """View of a [rows, K] array as [rows / 4, K / 4, 16]; rows and K are multiples of 4.
-
-    >>> to_blocks(np.arange(32).reshape(4, 8))[0, 1, :6].tolist()
-    [4, 5, 6, 7, 12, 13]
-    """
-    rows, k = matrix.shape
-    blocks = matrix.reshape(rows // BLOCK, BLOCK, k // BLOCK, BLOCK).swapaxes(1, 2)
-    return blocks.reshape(rows // BLOCK, k // BLOCK, POSITIONS)
-
-
-def from_blocks(blocks):
-    """Inverse of :func:`to_blocks`: array of shape [rows, K].
-
-    >>> from_blocks(to_blocks(np.arange(32).reshape(4, 8)))[1].tolist()
-    [8, 9, 10, 11, 12, 13, 14, 15]
-    """
-    row_blocks, column_blocks, _ = blocks.shape
-    blocks = blocks.reshape(row_blocks, column_blocks, BLOCK, BLOCK).swapaxes(1, 2)
-    return blocks.reshape(row_blocks * BLOCK, column_blocks * BLOCK)
-
-
-def masks_to_kept(masks):
-    """Kept positions of 16-bit masks: bool array with a last axis of 16.
-
-    >>> masks_to_kept(np.array([0b101])).nonzero()[1].tolist()
-    [0, 2]
-    """
-    masks = np.asarray(masks, np.uint16)
-    return (masks[..., None] >> np.arange(POSITIONS, dtype=np.uint16) & 1).astype(bool)
-
-
-def kept_to_masks(kept):
-    """Inverse of :func:`masks_to_kept`: uint16 array without the last axis.
-
-    >>> kept_to_masks(np.eye(16, dtype=bool)[[0, 2]].any(0)).item()
-    5
-    """
-    weights = np.left_shift(1, np.arange(POSITIONS, dtype=np.int64))
-    return (np.asarray(kept, np.int64) @ weights).astype(np.uint16)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,23 +101,24 @@ class LayerWeights:
         return IntegerLinear(weight=self.weight, bias=self.bias, multiplier=self.multiplier,
                              shift=self.shift)
 
-    def kept(self, patterns):
-        """Kept positions, bool, shape (rows / 4, K / 4, 16); False throughout an absent block.
-
-        ``patterns`` is the pool's 0/1 array of shape (P, 16).
-        """
+    def kept(self, pool):
+        """Kept positions, bool, shape (rows / 4 * K / 4, 16); False throughout an absent block."""
         if self.structure == "pattern":
             # -1 would index the last pattern; the block mask clears those blocks below.
-            kept = np.asarray(patterns, bool)[self.pattern_ids]
+            kept = pool.patterns[self.pattern_ids.ravel()].astype(bool)
         elif self.structure == "nm":
-            kept = masks_to_kept(self.masks)
+            kept = patterns_of_masks(self.masks.ravel()).astype(bool)
         else:
-            kept = np.ones((*self.block_mask.shape, POSITIONS), bool)
-        return kept & self.block_mask[..., None]
+            kept = np.ones((self.block_mask.size, POSITIONS), bool)
+        return kept & self.block_mask.reshape(-1, 1)
 
-    def packed_weights(self, patterns):
+    def packed_weights(self, pool):
         """int8 array: the kept weights of each present block, in position order."""
-        return to_blocks(self.weight)[self.kept(patterns)]
+        return to_blocks(self.weight)[self.kept(pool)]
+
+    def density(self, pool):
+        """Share of the weights that is kept, 0 to 1."""
+        return float(self.kept(pool).mean())
 
     def dequantized(self):
         """Real weights, float32, shape (rows, K)."""

@@ -1,0 +1,122 @@
+"""Random bundles for tests: random weights through the real quantization, and a complete host part."""
+
+import numpy as np
+import torch
+
+from compressor.blocks import from_blocks, to_blocks
+from compressor.bundle import Bundle, check_bundle
+from compressor.layer_weights import ROLES, layer_name
+from compressor.pools import build_pool
+from compressor.quantization import activation_scale, quantize_layer
+from compressor.structures import NM, Dense, Pattern
+
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(59)))
+
+MIXED = {"q": "pattern", "k": "dense", "v": "nm", "o": "pattern", "ffn1": "nm", "ffn2": "dense"}
+"""Structures of ``structure="mixed"``."""
+
+
+def random_bundle(hidden=64, layers=2, heads=4, ffn=256, structure="pattern", pool=None,
+                  absent_blocks=0.0, seed=0, max_tokens=64):
+    """A random, checked bundle.
+
+    Parameters
+    ----------
+    hidden, layers, heads, ffn : int
+        Sizes of the BERT.
+    structure : str
+        "pattern", "dense", "nm" (2:4) or "mixed" (all three, by role).
+    pool : PatternPool
+        32 row-balanced Reed-Muller patterns unless given.
+    absent_blocks : float
+        Share of blocks that are all zero, 0 to 1.
+    seed : int
+        Equal arguments give equal bundles.
+
+    Returns
+    -------
+    Bundle
+        Its outputs use the whole int8 range on :func:`random_activations`; under 1 % saturate.
+    """
+    rng = np.random.default_rng(seed)
+    pool = pool or build_pool("reed_muller")
+    structures = {"pattern": Pattern(pool), "dense": Dense(), "nm": NM()}
+    sizes = {"q": (hidden, hidden), "k": (hidden, hidden), "v": (hidden, hidden),
+             "o": (hidden, hidden), "ffn1": (ffn, hidden), "ffn2": (hidden, ffn)}
+    quantized = {}
+    for index in range(layers):
+        input_scales = {role: float(rng.uniform(0.01, 0.05)) for role in ROLES}
+        input_scales["k"] = input_scales["v"] = input_scales["q"]
+        for role in ROLES:
+            chosen = structures[MIXED[role] if structure == "mixed" else structure]
+            weight = _random_weight(rng, sizes[role], chosen, absent_blocks)
+            bias = rng.normal(0, 0.1, sizes[role][0])
+            sample = random_activations(64, sizes[role][1], rng) * input_scales[role]
+            largest = float(np.abs(sample @ weight.T + bias).max())
+            layer = quantize_layer(layer_name(index, role), role, weight, bias, structure=chosen,
+                                   input_scale=input_scales[role],
+                                   output_scale=activation_scale(largest))
+            quantized[layer.name] = layer
+    config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"],
+              "vocab_size": len(VOCABULARY), "hidden_size": hidden, "num_hidden_layers": layers,
+              "num_attention_heads": heads, "intermediate_size": ffn, "hidden_act": "gelu",
+              "max_position_embeddings": max_tokens, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+              "pad_token_id": 0, "id2label": {"0": "negative", "1": "positive"},
+              "label2id": {"negative": 0, "positive": 1}}
+    bundle = Bundle(
+        model={"architecture": "bert", "config": config, "task": "random",
+               "labels": ["negative", "positive"], "max_tokens": max_tokens},
+        pool=pool, layers=quantized, recipe={"seed": seed},
+        host={"state_dict": _random_host(rng, hidden, layers, max_tokens),
+              "tokenizer": {"vocab.txt": "\n".join(VOCABULARY) + "\n",
+                            "tokenizer_config.json": '{"tokenizer_class": "BertTokenizer"}'}})
+    check_bundle(bundle)
+    return bundle
+
+
+def bert_base_layer_bundle(structure="pattern", **arguments):
+    """One random encoder layer of BERT-base's sizes: 768 channels, 3072 in the middle."""
+    return random_bundle(hidden=768, layers=1, heads=12, ffn=3072, structure=structure,
+                         max_tokens=128, **arguments)
+
+
+def random_activations(tokens, channels, rng):
+    """int8 activations like a LayerNorm's output, shape (tokens, channels): normal, deviation 32."""
+    return np.clip(np.rint(rng.normal(0, 32, (tokens, channels))), -127, 127).astype(np.int8)
+
+
+def random_batches(bundle, batches=1, sentences=2, tokens=8, seed=0):
+    """Model inputs: dicts of int64 tensors (sentences, tokens); the second half of them is padded."""
+    rng = np.random.default_rng(seed)
+    mask = np.ones((sentences, tokens), np.int64)
+    mask[sentences // 2:, tokens - tokens // 4:] = 0
+    for _ in range(batches):
+        ids = rng.integers(5, bundle.model["config"]["vocab_size"], (sentences, tokens)) * mask
+        yield {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+def _random_weight(rng, shape, structure, absent_blocks):
+    # Rows of different size, as in trained models, so that multipliers and shifts differ.
+    weight = rng.normal(0, 0.04, shape) * rng.uniform(0.3, 2.0, (shape[0], 1))
+    blocks = to_blocks(weight) * (rng.random(weight.size // 16) >= absent_blocks)[:, None]
+    projected, _ = structure.project(torch.tensor(from_blocks(blocks, shape)))
+    return projected.numpy()
+
+
+def _random_host(rng, hidden, layers, max_tokens):
+    def normal(*shape):
+        return torch.tensor(rng.normal(0, 0.05, shape), dtype=torch.float32)
+
+    def norm(prefix):
+        return {f"{prefix}.weight": 1 + normal(hidden), f"{prefix}.bias": normal(hidden)}
+
+    state = {"bert.embeddings.word_embeddings.weight": normal(len(VOCABULARY), hidden),
+             "bert.embeddings.position_embeddings.weight": normal(max_tokens, hidden),
+             "bert.embeddings.token_type_embeddings.weight": normal(2, hidden),
+             **norm("bert.embeddings.LayerNorm")}
+    for index in range(layers):
+        state |= norm(f"bert.encoder.layer.{index}.attention.output.LayerNorm")
+        state |= norm(f"bert.encoder.layer.{index}.output.LayerNorm")
+    return state | {"bert.pooler.dense.weight": normal(hidden, hidden),
+                    "bert.pooler.dense.bias": normal(hidden),
+                    "classifier.weight": normal(2, hidden), "classifier.bias": normal(2)}
