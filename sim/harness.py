@@ -1,0 +1,243 @@
+"""The C++ bench: generated from a template, compiled once for a Verilog text, run with arguments only."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from hwgen.toolchain import find_tool, run_tool, verilator_make_flags
+from rtl_templates.register_map import (
+    IDENTITY,
+    POOL_BASE,
+    PROFILE_BASE,
+    REGISTERS,
+    Status,
+)
+
+SIM_DIRECTORY = Path(__file__).parent
+WAIVERS = SIM_DIRECTORY / "waivers.vlt"
+COUNTERS = tuple(r.name for r in REGISTERS if r.access == "ro" and 0xC0 <= r.address < 0x100)
+"""Registers that the bench reads after a run."""
+
+_VERILATOR_FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "--threads", "1",
+                    "-Wno-fatal", "-Wno-WIDTH")
+
+
+class SimulationError(RuntimeError):
+    """A run did not end well: AXI violation, cycle limit or error status; the message says which and where."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessContext:
+    """Variables of ``harness.cpp.j2``.
+
+    Parameters
+    ----------
+    top : str
+        Top module of the Verilog.
+    registers : tuple of (str, int)
+        Name and byte address of every register.
+    counters : tuple of str
+        Registers to report after the run.
+    status_codes : tuple of (str, int)
+    identity, profile_base, pool_base : int
+        See :mod:`rtl_templates.register_map`.
+    trace : bool
+        Whether the bench writes a wave file (much slower).
+    """
+
+    top: str = "accelerator"
+    registers: tuple[tuple[str, int], ...] = tuple((r.name, r.address) for r in REGISTERS)
+    counters: tuple[str, ...] = COUNTERS
+    status_codes: tuple[tuple[str, int], ...] = tuple((s.name, s.value) for s in Status)
+    identity: int = IDENTITY
+    profile_base: int = PROFILE_BASE
+    pool_base: int = POOL_BASE
+    trace: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryTiming:
+    """Timing of the memory models, in clock cycles.
+
+    Parameters
+    ----------
+    read_latency : int
+        From an address taken to the first beat; at least 1.
+    write_latency : int
+        From the last beat taken to the response; at least 1.
+    stalls : int
+        Seed of random waits on every channel; 0 is the nominal memory, without waits.
+    """
+
+    read_latency: int = 32
+    write_latency: int = 8
+    stalls: int = 0
+
+    def __post_init__(self):
+        for name in ("read_latency", "write_latency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"MemoryTiming.{name} must be at least 1 cycle, not {getattr(self, name)}")
+        if not 0 <= self.stalls < 1 << 32:
+            raise ValueError(f"MemoryTiming.stalls must be 0 (none) or a seed below 2**32, not {self.stalls}")
+
+    @property
+    def nominal(self):
+        """The same latencies without random waits."""
+        return MemoryTiming(read_latency=self.read_latency, write_latency=self.write_latency)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What one run executes.
+
+    Parameters
+    ----------
+    program : bytes
+        Descriptors of 32 bytes.
+    weights, input : bytes
+        Contents of the weight stream and of input memory.
+    weights_beats : int
+        Beats of the weight stream.
+    output_bytes : int
+        Size of output memory, a multiple of the bus width.
+    max_cycles : int
+        Clock cycles after which the run is given up.
+    pool : bytes
+        Words of the pattern memory, 32 bits each; empty for a ROM pool.
+    timing : MemoryTiming
+    """
+
+    program: bytes
+    weights: bytes
+    input: bytes
+    weights_beats: int
+    output_bytes: int
+    max_cycles: int
+    pool: bytes = b""
+    timing: MemoryTiming = MemoryTiming()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """What the bench saw: status, counters by register name, dispatch cycle of each descriptor.
+
+    ``clock_cycles`` counts simulated cycles, register accesses of the start included; ``wall_seconds``
+    is the time they took. ``error`` is None or the one line that says what went wrong.
+    """
+
+    error: str | None
+    status: int
+    status_name: str
+    descriptor: int
+    counters: dict[str, int]
+    profile: list[int]
+    read_beats: list[int]
+    write_beats: int
+    clock_cycles: int
+    wall_seconds: float
+    cycles_per_second: float
+
+
+def render_harness(context):
+    """C++ text of the bench."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                                     keep_trailing_newline=True)
+    template = environment.from_string((SIM_DIRECTORY / "harness.cpp.j2").read_text())
+    return template.render({f.name: getattr(context, f.name) for f in fields(context)})
+
+
+def build_harness(verilog, directory, *, context=None):
+    """Compile the bench for a Verilog file, unless ``directory`` holds it already.
+
+    Parameters
+    ----------
+    verilog : Path
+    directory : Path
+        Where compiled benches are kept, one for each Verilog text, template, trace setting and Verilator.
+    context : HarnessContext, optional
+
+    Returns
+    -------
+    Path of the executable.
+
+    Raises
+    ------
+    ToolError
+        If Verilator or the compiler is missing or fails.
+    """
+    context = context or HarnessContext()
+    source = render_harness(context)
+    header = (SIM_DIRECTORY / "axi_memory.h").read_text()
+    key = "\0".join([Path(verilog).read_text(), source, header, find_tool("verilator").version,
+                     find_tool("g++").version, *_VERILATOR_FLAGS])
+    final = Path(directory) / f"harness-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if final.exists():
+        return final
+    find_tool("make"), find_tool("perl")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=".building-") as name:
+        aside = Path(name)
+        (aside / "harness.cpp").write_text(source)
+        (aside / "axi_memory.h").write_text(header)
+        run_tool("verilator", ["--cc", "--exe", "--build", "-j", os.cpu_count() or 1, *_VERILATOR_FLAGS,
+                               *(["--trace-vcd"] if context.trace else []),
+                               "-MAKEFLAGS", verilator_make_flags(), "--top-module", context.top,
+                               "-Mdir", aside / "objects", "-o", "harness", "-CFLAGS", f"-I{aside}",
+                               WAIVERS, Path(verilog).resolve(), aside / "harness.cpp"], cwd=aside)
+        os.replace(aside / "objects" / "harness", final)
+    return final
+
+
+def run_harness(executable, request, **faults):
+    """Run a compiled bench.
+
+    Parameters
+    ----------
+    executable : Path
+        From :func:`build_harness`.
+    request : RunRequest
+    **faults
+        For tests: ``reset_at`` (reset so many cycles after a first start, then run again),
+        ``fail_read0``, ``fail_read1`` (number of the read beat, from 1, that gets an error response),
+        ``fail_write`` (number of the write burst), ``trace`` (wave file, needs a bench built with trace).
+
+    Returns
+    -------
+    report : RunReport
+    output : uint8 array, shape (output_bytes,)
+        Bytes never written are 0x80. None if the run failed.
+
+    Raises
+    ------
+    SimulationError
+        If the bench itself could not run (a bad file, a crash).
+    """
+    with tempfile.TemporaryDirectory(prefix="hwgen-sim-") as name:
+        directory = Path(name)
+        arguments = {"weights-beats": request.weights_beats, "output-bytes": request.output_bytes,
+                     "max-cycles": request.max_cycles, "descriptors": len(request.program) // 32,
+                     "read-latency": request.timing.read_latency,
+                     "write-latency": request.timing.write_latency, "stalls": request.timing.stalls,
+                     "output": directory / "output",
+                     **{key.replace("_", "-"): value for key, value in faults.items()}}
+        for key in ("program", "weights", "input", "pool"):
+            if key != "pool" or request.pool:
+                (directory / key).write_bytes(getattr(request, key))
+                arguments[key] = directory / key
+        words = [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
+        result = subprocess.run([str(executable), *words], capture_output=True, text=True)
+        if result.returncode not in (0, 1) or not result.stdout:
+            raise SimulationError(f"the bench ended with exit code {result.returncode}: "
+                                  f"{result.stderr.strip() or 'no message'}")
+        report = RunReport(**json.loads(result.stdout))
+        output = None if report.error else np.fromfile(directory / "output", np.uint8)
+    return report, output
