@@ -85,6 +85,35 @@ class ArraySpec:
         dense_parts = self.assignment.entries - self.assignment.patterns
         return max(1, (max(self.assignment.patterns, dense_parts) - 1).bit_length())
 
+    @property
+    def partial_sums(self):
+        """Accumulators of a row: 1, or n if every multiplier accumulates inside its DSP."""
+        return self.assignment.slots if self.accumulation is Accumulation.DSP else 1
+
+    @property
+    def adder_levels(self):
+        """Registered additions that turn the products, or the partial sums, of a row into one."""
+        return (max(len(ports) for ports in self.assignment.ports) - 1).bit_length()
+
+    @property
+    def sum_latency(self):
+        """Cycles from a K-step at the array's input to its contribution reaching the accumulators.
+
+        Decode, select, multiply, (route,) add; in the DSP the additions come after the accumulators.
+        """
+        before = 0 if self.accumulation is Accumulation.DSP else self.adder_levels
+        return 3 + self.assignment.is_routed + before
+
+    @property
+    def drain_latency(self):
+        """Cycles from the last contribution to row 0: accumulate, hold, select row, select unit, add."""
+        return 4 + (self.adder_levels if self.accumulation is Accumulation.DSP else 0)
+
+    @property
+    def latency(self):
+        """Cycles from ``last`` at the array's input to row 0 of that pass at its output."""
+        return self.sum_latency + self.drain_latency
+
     def entry_code(self, entry):
         """Id of an entry with the dense bit above it: what addresses the decoder (ROM and RAM).
 

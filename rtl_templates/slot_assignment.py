@@ -101,10 +101,12 @@ class SlotAssignment:
         return masks
 
     def port_bits(self, candidates):
-        """Select width of a port in bits: 0 if it has one candidate in every entry; code 0 is none."""
-        always = all(self.rows[entry][candidates[0]] == self._row_of(candidates)
-                     for entry in range(self.entries))
-        return 0 if len(candidates) == 1 and always else len(candidates).bit_length()
+        """Select width of a port in bits, from the structure alone; code 0 is none.
+
+        0 bits if its one candidate is no other port's: an unused multiplier then has weight 0.
+        """
+        takers = sum(candidates[0] in other for row in self.ports for other in row)
+        return 0 if len(candidates) == 1 and takers == 1 else len(candidates).bit_length()
 
     def port_code(self, entry, row, candidates):
         """Select of a port in one entry: 0 none, i + 1 for its i-th candidate."""
@@ -145,9 +147,6 @@ class SlotAssignment:
         columns = np.asarray(self.columns)[entries]
         placed = blocks[np.arange(len(blocks))[:, None], rows, columns]
         return np.where(rows < 0, 0, placed).astype(np.int8)
-
-    def _row_of(self, candidates):
-        return next(r for r, ports in enumerate(self.ports) if candidates in ports)
 
     def _delivered(self, entry, row):
         for candidates in self.ports[row]:

@@ -1,0 +1,95 @@
+"""Result drain: holds the sums of a finished pass and hands them out one row per cycle."""
+
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl_templates.array_spec import Accumulation
+from rtl_templates.block_unit import add_pairwise, select, sums_layout
+from rtl_templates.slot_assignment import SIZE
+
+SLOT_BITS = 2
+"""Width of the number of the row-constants slot that a pass uses."""
+
+
+def result_layout(spec):
+    """One row of results: ``sums[lane]`` are sums without bias."""
+    return data.StructLayout({"valid": 1, "row": range(spec.rows), "last": 1, "slot": SLOT_BITS,
+                              "sums": data.ArrayLayout(signed(spec.accumulator_bits), spec.lanes)})
+
+
+class ResultDrain(wiring.Component):
+    """Copies all accumulators at ``capture``; rows 0 to 4 * words - 1 leave in consecutive cycles.
+
+    Latency: ``spec.drain_latency - 1`` clock cycles from ``capture`` to row 0. Throughput: one row of T
+    sums per cycle. There is no back-pressure: the next ``capture`` must come at least 4 * words cycles later.
+
+    Members
+    -------
+    capture : :py:`In(1)`
+        The accumulators hold finished sums.
+    words, slot : :py:`In`
+        Words (4 rows each) to hand out, and the row-constants slot to hand out with them.
+    sums : :py:`In(ArrayLayout(sums_layout(spec), units))`
+        Accumulators.
+    result : :py:`Out(result_layout(spec))`
+    """
+
+    def __init__(self, spec):
+        self.spec = spec
+        super().__init__({"capture": In(1), "words": In(range(spec.units + 1)), "slot": In(SLOT_BITS),
+                          "sums": In(data.ArrayLayout(sums_layout(spec), spec.units)),
+                          "result": Out(result_layout(spec))})
+
+    def elaborate(self, platform):
+        m = Module()
+        spec = self.spec
+        held = Signal(data.ArrayLayout(sums_layout(spec), spec.units))
+        running, words, slot = Signal(), Signal.like(self.words), Signal.like(self.slot)
+        row = Signal(range(spec.rows))
+        final = Signal()
+        m.d.comb += final.eq(row + 1 == words << 2)
+        with m.If(self.capture):
+            m.d.sync += [held.eq(self.sums), words.eq(self.words), slot.eq(self.slot), row.eq(0)]
+        with m.Elif(running):
+            m.d.sync += row.eq(row + 1)
+        # One expression: `running` has a defined value in four-state simulators from reset on.
+        m.d.sync += running.eq(self.capture | (running & ~final))
+
+        flags = [running, row, final, slot]
+        for stage in range(spec.drain_latency - 2):
+            flags = [_register(m, flag, f"flag{index}_{stage}") for index, flag in enumerate(flags)]
+        for field, flag in zip(("valid", "row", "last", "slot"), flags, strict=True):
+            m.d.comb += self.result[field].eq(flag)
+
+        for lane in range(spec.lanes):
+            parts = [self._select_row(m, held, row, part, lane) for part in range(spec.partial_sums)]
+            levels = spec.adder_levels if spec.accumulation is Accumulation.DSP else 0
+            m.d.comb += self.result.sums[lane].eq(add_pairwise(m, parts, levels, f"total{lane}"))
+        return m
+
+    def _select_row(self, m, held, row, part, lane):
+        """A row in two registered steps: 4 to 1 within each unit, then the OR of all units.
+
+        Units that are not selected deliver 0, which is the register's synchronous reset; an OR of
+        six takes one LUT where a multiplexer takes four inputs a LUT.
+        """
+        unit = row >> 2
+        rows = []
+        for u in range(self.spec.units):
+            value = Signal(self.spec.accumulator_bits, name=f"unit{u}_{part}_{lane}")
+            chosen = select(row[:2], [held[u][r][part][lane] for r in range(SIZE)])
+            m.d.sync += value.eq(chosen if self.spec.units == 1 else Mux(unit == u, chosen, 0))
+            rows.append(value)
+        value = Signal(signed(self.spec.accumulator_bits), name=f"row{part}_{lane}")
+        m.d.sync += value.eq(reduce(or_, rows))
+        return value
+
+
+def _register(m, value, name):
+    register = Signal(value.shape(), name=name)
+    m.d.sync += register.eq(value)
+    return register
