@@ -56,7 +56,7 @@ def random_pass(spec, rng, *, ksteps, words, extreme=False, gap=0):
 
 
 def cycles_of(spec, passes):
-    """What to apply in each cycle ({}: idle), with the gaps that draining needs; and the cycle of each last."""
+    """What to apply in each cycle ({}: idle), with the gaps that draining needs; cycles of the lasts."""
     cycles, lasts = [], []
     for index, one in enumerate(passes):
         steps = []
