@@ -124,6 +124,7 @@ def quantize_multiplier(ratio):
     shift = np.clip(MULTIPLIER_BITS - exponent, 1, SHIFT_MAX).astype(np.int64)
     shift = np.where(ratio == 0, SHIFT_MAX, shift)
     multiplier = np.floor(np.ldexp(ratio, shift) + 0.5).astype(np.int64)
-    overflow = multiplier == 1 << MULTIPLIER_BITS  # the fraction rounded up to 1.0
-    multiplier = np.where(overflow, multiplier >> 1, multiplier)
-    return multiplier, np.where(overflow, shift - 1, shift)
+    # The fraction rounded up to 1.0: halve, or at the least shift take the multiplier below.
+    overflow = multiplier == 1 << MULTIPLIER_BITS
+    multiplier = np.where(overflow, np.where(shift > 1, multiplier >> 1, multiplier - 1), multiplier)
+    return multiplier, np.where(overflow, np.maximum(shift - 1, 1), shift)
