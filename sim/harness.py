@@ -3,11 +3,9 @@
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass, fields
-from functools import cache
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import jinja2
@@ -32,7 +30,7 @@ _VERILATOR_FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noass
 
 
 class SimulationError(RuntimeError):
-    """A run did not end well: AXI violation, cycle limit or error status; the message says which and where."""
+    """A run did not end well: AXI violation, cycle limit or error status. The message says where."""
 
 
 @dataclass(frozen=True, kw_only=True)
