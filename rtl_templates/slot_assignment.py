@@ -11,8 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-SIZE = 4
-"""Rows and columns of a block."""
+from rtl_templates.slot_solver import SIZE, any_pattern_ports, place_any, solve_pool
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,40 @@ class SlotAssignment:
         columns = tuple(tuple(int(c) for c in np.nonzero(entry)[1]) for entry in entries)
         ports = tuple(tuple((row * slots + j,) for j in range(slots)) for row in range(SIZE))
         return cls(slots, rows, columns, ports, len(masks))
+
+    @classmethod
+    def solve(cls, masks, slots):
+        """Assignment of a pool whose rows need not be balanced, with the least routing found.
+
+        Parameters
+        ----------
+        masks : uint8 array, shape (P, 16)
+            Patterns, row-major, each with at most ``4 * slots`` ones in any rows.
+
+        Notes
+        -----
+        Takes about a second for 32 patterns. The same pool always gives the same assignment.
+        """
+        masks = _masks_of_at_most(masks, slots)
+        entries = np.concatenate([masks, dense_parts(slots)])
+        return cls(slots, *solve_pool(entries, slots), len(masks))
+
+    @classmethod
+    def any_pattern(cls, masks, slots):
+        """Assignment with ports for every pattern, whatever ``masks`` holds: for pools loaded at run time.
+
+        The hardware depends on ``slots`` and, through the width of an id, on the number of patterns.
+        :func:`rtl_templates.slot_solver.place_any` makes the entry of any other mask.
+
+        Parameters
+        ----------
+        masks : uint8 array, shape (P, 16)
+            Patterns, row-major, each with at most ``4 * slots`` ones in any rows.
+        """
+        masks = _masks_of_at_most(masks, slots)
+        placed = [place_any(entry, slots) for entry in np.concatenate([masks, dense_parts(slots)])]
+        rows, columns = zip(*placed, strict=True)
+        return cls(slots, rows, columns, any_pattern_ports(slots), len(masks))
 
     @property
     def multipliers(self):
@@ -151,6 +184,16 @@ class SlotAssignment:
     def _delivered(self, entry, row):
         for candidates in self.ports[row]:
             yield from [m for m in candidates if self.rows[entry][m] == row][:1]
+
+
+def _masks_of_at_most(masks, slots):
+    masks = np.asarray(masks, np.uint8).reshape(-1, SIZE, SIZE)
+    counts = masks.sum(axis=(1, 2))
+    if counts.size and counts.max() > SIZE * slots:
+        pattern = int(counts.argmax())
+        raise ValueError(f"pattern {pattern} keeps {counts[pattern]} positions; a unit with {slots} slots "
+                         f"a row computes at most {SIZE * slots} a cycle; use more slots")
+    return masks
 
 
 def dense_parts(slots):
