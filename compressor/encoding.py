@@ -1,0 +1,28 @@
+"""From rows of text to what a model reads: token ids with labels, padded batch by batch."""
+
+from torch.utils.data import Dataset
+
+
+class EncodedRows(Dataset):
+    """Tokenized rows of a task: dicts with ``input_ids``, ``attention_mask`` and ``labels``.
+
+    Parameters
+    ----------
+    task : Task
+    rows : list of dict
+        As :func:`compressor.tasks.load_task` gives them.
+    tokenizer : PreTrainedTokenizer
+    max_tokens : int
+        Longer inputs are cut, special tokens included.
+    """
+
+    def __init__(self, task, rows, tokenizer, max_tokens):
+        texts = [[row[field] for row in rows] for field in task.fields]
+        self._columns = tokenizer(*texts, truncation=True, max_length=max_tokens)
+        self._columns["labels"] = [row["label"] for row in rows]
+
+    def __len__(self):
+        return len(self._columns["labels"])
+
+    def __getitem__(self, index):
+        return {name: values[index] for name, values in self._columns.items()}

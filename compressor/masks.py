@@ -1,0 +1,65 @@
+"""Fixed masks: after pruning, no optimizer may bring a removed weight back."""
+
+import torch
+
+
+class FixedMasks:
+    """Masks of the pruned weights, from the moment they are frozen.
+
+    AdamW's moments and weight decay revive weights whose gradients are zero, so that masking gradients
+    is not enough: the moments are cleared once, and the weights are masked after every step.
+
+    Parameters
+    ----------
+    weights : dict of str to Parameter
+    masks : dict of str to bool tensor
+        True where a weight is kept; same names and shapes.
+    """
+
+    def __init__(self, weights, masks):
+        self.weights = weights
+        self.masks = {name: masks[name].to(weight.device) for name, weight in weights.items()}
+
+    @classmethod
+    def project(cls, weights, structure):
+        """Project every weight, in place, and freeze what was kept; returns (masks, retained energy)."""
+        masks, kept, total = {}, 0.0, 0.0
+        with torch.no_grad():
+            for name, weight in weights.items():
+                square = float(weight.float().square().sum())
+                projected, found = structure.project(weight)
+                weight.copy_(projected)
+                masks[name] = found.mask
+                kept += found.retained_energy * square
+                total += square
+        return cls(weights, masks), (kept / total if total else 1.0)
+
+    @torch.no_grad()
+    def apply(self):
+        """Set the removed weights to zero."""
+        for name, weight in self.weights.items():
+            weight.mul_(self.masks[name])
+
+    @torch.no_grad()
+    def apply_to_gradients(self):
+        """Set the gradients of removed weights to zero, so that they do not count when clipping."""
+        for name, weight in self.weights.items():
+            if weight.grad is not None:
+                weight.grad.mul_(self.masks[name])
+
+    @torch.no_grad()
+    def clear_moments(self, optimizer):
+        """Forget AdamW's moments of removed weights; moments of kept weights stay."""
+        for name, weight in self.weights.items():
+            for value in optimizer.state.get(weight, {}).values():
+                if torch.is_tensor(value) and value.shape == weight.shape:
+                    value.mul_(self.masks[name])
+
+    def tensors(self):
+        """Everything that must survive an interruption, by name."""
+        return {f"mask/{name}": mask for name, mask in self.masks.items()}
+
+    @classmethod
+    def load(cls, weights, tensors):
+        """Inverse of :meth:`tensors`; KeyError if one is missing."""
+        return cls(weights, {name: tensors[f"mask/{name}"] for name in weights})

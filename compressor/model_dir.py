@@ -1,0 +1,177 @@
+"""The directory that ``compress train`` leaves: a plain Hugging Face model, and what was done to it.
+
+``from_pretrained`` loads it without this package; removed weights are true zeros. Beside the usual
+files lie ``compression.json`` (structure of every linear layer), ``recipe.yaml``, ``metrics.json`` and
+``train_log.jsonl``. Block indices are not stored: the structure finds them again in the weights.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compressor.pools import PatternPool
+from compressor.structures import Dense, Pattern
+from compressor.targets import target_layers
+
+COMPRESSION_FILE = "compression.json"
+RECIPE_FILE = "recipe.yaml"
+METRICS_FILE = "metrics.json"
+LOG_FILE = "train_log.jsonl"
+
+FORMAT = "compressor-model"
+SCHEMA_VERSION = 1
+
+
+class ModelDirError(ValueError):
+    """A model directory that cannot be used; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo:
+    """Role ("q" ... "ffn2"), shape (rows, K) and structure ("pattern" or "dense") of a layer."""
+
+    role: str
+    shape: tuple[int, int]
+    structure: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionInfo:
+    """What ``compression.json`` says.
+
+    Parameters
+    ----------
+    task : str
+    labels : tuple of str
+        Empty for a regression.
+    max_tokens : int
+        Sequence length the model was trained for.
+    pool : PatternPool or None
+        None if no layer has structure "pattern".
+    layers : dict of str to LayerInfo
+        Every linear layer of the encoder, in execution order, by path relative to the encoder.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    max_tokens: int
+    pool: PatternPool | None
+    layers: dict[str, LayerInfo]
+
+    def structure_of(self, name):
+        """The structure of one layer, see :mod:`compressor.structures`."""
+        return Pattern(self.pool) if self.layers[name].structure == "pattern" else Dense()
+
+
+def describe(model, *, structure, pruned, task, max_tokens):
+    """The CompressionInfo of a model whose layers named in ``pruned`` have ``structure``."""
+    layers = {name: LayerInfo(role=target.role, shape=tuple(target.module.weight.shape),
+                              structure=structure.name if name in pruned else "dense")
+              for name, target in target_layers(model).items()}
+    return CompressionInfo(task=task.name, labels=task.labels, max_tokens=max_tokens,
+                           pool=getattr(structure, "pool", None), layers=layers)
+
+
+def check_model(model, info):
+    """Raise ModelDirError, naming the layer, unless every layer of ``model`` is as ``info`` says."""
+    targets = target_layers(model)
+    if list(targets) != list(info.layers):
+        odd = sorted(set(targets) ^ set(info.layers))
+        raise ModelDirError(f"the model's linear layers differ from {COMPRESSION_FILE}: "
+                            f"{', '.join(odd[:3]) or 'other order'}")
+    for name, target in targets.items():
+        layer = info.layers[name]
+        if tuple(target.module.weight.shape) != layer.shape:
+            raise ModelDirError(f"{name}: shape {tuple(target.module.weight.shape)}, but "
+                                f"{COMPRESSION_FILE} says {layer.shape}")
+        try:
+            info.structure_of(name).verify(target.module.weight.detach())
+        except ValueError as error:
+            raise ModelDirError(f"{name}: {error}") from error
+
+
+def summarize(model, info):
+    """Counts over the linear layers of the encoder: weights, nonzeros, and int8 storage in bits."""
+    weights = nonzero = bits = 0
+    for name, target in target_layers(model).items():
+        weight = target.module.weight
+        weights += weight.numel()
+        nonzero += int((weight != 0).sum())
+        bits += info.structure_of(name).bits(tuple(weight.shape))
+    return {"encoder_weights": weights, "nonzero_weights": nonzero, "dense_int8_bits": 8 * weights,
+            "compressed_int8_bits": bits}
+
+
+def write_model_dir(folder, *, model, tokenizer, info, recipe, metrics):
+    """Write everything, aside first; ``compression.json`` arrives last and marks the whole.
+
+    Raises
+    ------
+    ModelDirError
+        If a layer does not have the structure that ``info`` gives it; nothing is written then.
+    """
+    check_model(model, info)
+    folder = Path(folder)
+    aside = folder / ".unfinished"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    model.save_pretrained(aside)
+    tokenizer.save_pretrained(aside)
+    (aside / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
+    _write_json(aside / METRICS_FILE, metrics)
+    _write_json(aside / COMPRESSION_FILE, _to_plain(info))
+    for path in sorted(aside.iterdir(), key=lambda path: path.name == COMPRESSION_FILE):
+        os.replace(path, folder / path.name)
+    aside.rmdir()
+
+
+def read_compression(folder):
+    """The CompressionInfo of a model directory.
+
+    Raises
+    ------
+    ModelDirError
+        If there is none, or it is damaged.
+    """
+    path = Path(folder) / COMPRESSION_FILE
+    if not path.is_file():
+        raise ModelDirError(f"{folder}: no {COMPRESSION_FILE}; it is not, or not yet, the output of "
+                            "compress train")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if (values["format"], values["schema_version"]) != (FORMAT, SCHEMA_VERSION):
+            raise ModelDirError(f"{path}: format {values['format']} version {values['schema_version']}; "
+                                f"this program reads {FORMAT} version {SCHEMA_VERSION}")
+        pool = values["pool"]
+        if pool is not None:
+            patterns = np.array([[int(digit) for digit in pattern] for pattern in pool["patterns"]])
+            pool = PatternPool(patterns=patterns, keep=pool["keep"], balance=pool["balance"])
+        layers = {name: LayerInfo(role=layer["role"], shape=tuple(layer["shape"]),
+                                  structure=layer["structure"])
+                  for name, layer in values["layers"].items()}
+        if pool is None and any(layer.structure == "pattern" for layer in layers.values()):
+            raise ModelDirError(f"{path}: a layer has structure pattern, but there is no pool")
+        return CompressionInfo(task=values["task"], labels=tuple(values["labels"]),
+                               max_tokens=values["max_tokens"], pool=pool, layers=layers)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, ModelDirError):
+            raise
+        raise ModelDirError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+
+
+def _to_plain(info):
+    pool = info.pool and {
+        "patterns": ["".join(map(str, pattern)) for pattern in info.pool.patterns.tolist()],
+        "keep": info.pool.keep, "balance": info.pool.balance}
+    return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "task": info.task,
+            "labels": list(info.labels), "max_tokens": info.max_tokens, "pool": pool,
+            "layers": {name: {"role": layer.role, "shape": list(layer.shape),
+                              "structure": layer.structure} for name, layer in info.layers.items()}}
+
+
+def _write_json(path, values):
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

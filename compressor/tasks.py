@@ -1,0 +1,231 @@
+"""Tasks: rows of text with labels, from GLUE, from local files or generated, and their metrics.
+
+Rows are dicts with the field names of the Hugging Face ``glue`` data sets, wherever they come from.
+"""
+
+from dataclasses import dataclass
+
+from compressor import synthetic_task
+from compressor.task_files import TaskError, read_split
+
+GLUE_DATASET = "nyu-mll/glue"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a task looks like.
+
+    Parameters
+    ----------
+    fields : tuple of str
+        One or two text fields of a row.
+    labels : tuple of str
+        Class names; a row's ``label`` is an index. Empty for regression (``label`` is a number).
+    validation : tuple of str
+        Names of the validation splits; MNLI has two.
+    metrics : tuple of str
+        The first is the task's own, see :func:`compute_metrics`.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...] = ("accuracy",)
+    validation: tuple[str, ...] = ("validation",)
+
+    @property
+    def primary_metric(self):
+        """The metric that GLUE reports."""
+        return self.metrics[0]
+
+
+_ENTAILMENT = ("entailment", "not_entailment")
+
+TASKS = {task.name: task for task in (
+    Task(name="synthetic", fields=("sentence",), labels=synthetic_task.LABELS),
+    Task(name="sst2", fields=("sentence",), labels=("negative", "positive")),
+    Task(name="cola", fields=("sentence",), labels=("unacceptable", "acceptable"),
+         metrics=("matthews_correlation", "accuracy")),
+    Task(name="mrpc", fields=("sentence1", "sentence2"), labels=("not_equivalent", "equivalent"),
+         metrics=("f1", "accuracy")),
+    Task(name="qqp", fields=("question1", "question2"), labels=("not_duplicate", "duplicate"),
+         metrics=("accuracy", "f1")),
+    Task(name="stsb", fields=("sentence1", "sentence2"), labels=(), metrics=("spearman", "pearson")),
+    Task(name="mnli", fields=("premise", "hypothesis"),
+         labels=("entailment", "neutral", "contradiction"),
+         validation=("validation_matched", "validation_mismatched")),
+    Task(name="qnli", fields=("question", "sentence"), labels=_ENTAILMENT),
+    Task(name="rte", fields=("sentence1", "sentence2"), labels=_ENTAILMENT),
+    Task(name="wnli", fields=("sentence1", "sentence2"), labels=("not_entailment", "entailment")),
+)}
+"""Every task, by name."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskData:
+    """A task with its rows: ``train`` is a list, ``validation`` a dict of lists by split name."""
+
+    task: Task
+    train: list[dict]
+    validation: dict[str, list[dict]]
+
+
+def get_task(name):
+    """The task called ``name``; TaskError lists the names there are."""
+    if name not in TASKS:
+        raise TaskError(f"unknown task {name!r}; use one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def load_task(name, *, data=None, train_rows=None, validation_rows=None, seed=0):
+    """Rows of a task.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`TASKS`.
+    data : path, optional
+        Folder with ``train*`` and ``validation*`` files, see :func:`compressor.task_files.read_split`.
+        Without it, GLUE tasks come from the Hugging Face hub (needs the package ``datasets``).
+    train_rows, validation_rows : int, optional
+        Use this many rows: a seeded sample of the training rows, the first of each validation split.
+        For ``synthetic``, the numbers to generate (8000 and 1000 unless given).
+
+    Raises
+    ------
+    TaskError
+        If the rows cannot be had, or one of them does not fit the task.
+    """
+    task = get_task(name)
+    if name == "synthetic":
+        if data is not None:
+            raise TaskError("task synthetic is generated; it takes no --data")
+        return TaskData(task=task, train=synthetic_task.generate(train_rows or 8000, seed=seed),
+                        validation={"validation": synthetic_task.generate(validation_rows or 1000,
+                                                                          seed=seed + 1_000_003)})
+    read = (lambda split: read_split(data, split)) if data is not None else _hub_reader(name)
+    train = _sample(checked_rows(task, read("train"), "train"), train_rows, seed)
+    validation = {}
+    for split in task.validation:
+        rows = read(split)
+        if rows is not None:
+            validation[split] = checked_rows(task, rows, split)[:validation_rows]
+    if not validation:
+        raise TaskError(f"task {name}: no file for any of {', '.join(task.validation)} in {data}")
+    return TaskData(task=task, train=train, validation=validation)
+
+
+def checked_rows(task, rows, split):
+    """Rows with their labels as int (float for regression); TaskError names the first bad row."""
+    if not rows:
+        raise TaskError(f"task {task.name}: split {split} has no rows")
+    return [_checked_row(task, row, f"task {task.name}, {split}, row {number}")
+            for number, row in enumerate(rows, start=1)]
+
+
+def _checked_row(task, row, where):
+    for field in (*task.fields, "label"):
+        if row.get(field) is None:
+            raise TaskError(f"{where}: no field {field!r}; it has {', '.join(map(str, row))}")
+    label = row["label"]
+    if isinstance(label, str) and label in task.labels:
+        label = task.labels.index(label)
+    try:
+        label = float(label)
+    except (TypeError, ValueError):
+        raise TaskError(f"{where}: label {label!r} is no number and none of "
+                        f"{', '.join(task.labels) or 'the values of a regression'}") from None
+    if task.labels and label not in range(len(task.labels)):
+        raise TaskError(f"{where}: label {label:g}; labels are 0 to {len(task.labels) - 1} "
+                        f"({', '.join(task.labels)}). Test sets without labels cannot be used")
+    return {**row, "label": int(label) if task.labels else label,
+            **{field: str(row[field]) for field in task.fields}}
+
+
+def _sample(rows, count, seed):
+    import numpy as np
+
+    if count is None or count >= len(rows):
+        return rows
+    chosen = np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))
+    return [rows[i] for i in chosen]
+
+
+def _hub_reader(name):
+    try:
+        import datasets
+    except ImportError:
+        raise TaskError(f"task {name} needs rows: give --data DIR with train and validation files, "
+                        "or install the package datasets to fetch it from the hub") from None
+    try:
+        splits = datasets.load_dataset(GLUE_DATASET, name)
+    except Exception as error:  # the hub client raises many kinds; the reader needs one line
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TaskError(f"task {name}: cannot fetch {GLUE_DATASET} from the hub ({first_line}); "
+                        "give --data DIR instead") from error
+    return lambda split: list(splits[split]) if split in splits else None
+
+
+def compute_metrics(task, predictions, labels):
+    """GLUE's metrics as a dict of floats; the first entry is the task's own.
+
+    Parameters
+    ----------
+    predictions : float array, shape (rows, labels), or (rows,) or (rows, 1) for regression
+        Logits, or predicted values.
+    labels : array, shape (rows,)
+
+    >>> compute_metrics(TASKS["sst2"], np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([0, 0]))
+    {'accuracy': 0.5}
+    """
+    import numpy as np
+
+    labels = np.asarray(labels)
+    if task.labels:
+        values = np.asarray(predictions).argmax(axis=-1)
+    else:
+        values = np.asarray(predictions).reshape(len(labels))
+    return {name: float(_METRICS[name](labels, values)) for name in task.metrics}
+
+
+def _accuracy(labels, values):
+    return (labels == values).mean()
+
+
+def _f1(labels, values):
+    from sklearn.metrics import f1_score
+
+    return f1_score(labels, values)
+
+
+def _matthews(labels, values):
+    from sklearn.metrics import matthews_corrcoef
+
+    return matthews_corrcoef(labels, values)
+
+
+def _spearman(labels, values):
+    from scipy.stats import spearmanr
+
+    return spearmanr(labels, values).statistic
+
+
+def _pearson(labels, values):
+    from scipy.stats import pearsonr
+
+    return pearsonr(labels, values).statistic
+
+
+_METRICS = {"accuracy": _accuracy, "f1": _f1, "matthews_correlation": _matthews,
+            "spearman": _spearman, "pearson": _pearson}
+
+
+def glue_score(scores):
+    """The papers' GLUE average: the geometric mean of the scores (MNLI's two counted separately).
+
+    >>> round(glue_score([84.5, 84.8, 92.5, 91.6, 56.7, 89.6, 91.7, 70.7]), 1)  # dense BERT-base
+    81.8
+    """
+    import numpy as np
+
+    return float(np.exp(np.log(np.asarray(scores, float)).mean()))

@@ -1,0 +1,169 @@
+"""One whole ``compress train`` run: model and rows in, model directory out. Called by the command."""
+
+import shutil
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PrinterCallback,
+    ProgressCallback,
+)
+from transformers.utils import logging as transformers_logging
+
+from compressor.encoding import EncodedRows
+from compressor.model_dir import (
+    COMPRESSION_FILE,
+    LOG_FILE,
+    RECIPE_FILE,
+    describe,
+    summarize,
+    write_model_dir,
+)
+from compressor.progress import JsonLog, ProgressBar, say
+from compressor.recipes import Recipe, RecipeError
+from compressor.tasks import compute_metrics
+from compressor.tiny_model import build_tiny_model, label_config
+from compressor.trainer import CompressionTrainer, latest_checkpoint, training_arguments
+
+CHECKPOINTS = "checkpoints"
+TINY = "tiny"
+
+
+class OutputError(ValueError):
+    """An output directory, or a model, that cannot be used; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended: ``finished`` or stopped at ``step`` of ``steps``; metrics if finished."""
+
+    finished: bool
+    step: int
+    steps: int
+    metrics: dict
+
+
+def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False):
+    """Run a recipe.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    model_name : str
+        Directory or hub id of a model with a BERT-like encoder; "tiny" builds a small one.
+    data : TaskData
+    out : path
+        Becomes a model directory, see :mod:`compressor.model_dir`. Until then it holds checkpoints.
+    resume : bool
+        Go on from the latest checkpoint in ``out``.
+    overwrite : bool
+        Delete an earlier run in ``out`` first.
+
+    Returns
+    -------
+    RunResult
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    out = Path(out)
+    checkpoint = _prepare_output(out, recipe, resume=resume, overwrite=overwrite)
+    model, tokenizer = load_model(checkpoint or model_name, data, recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
+    trainer = build_trainer(model, tokenizer, recipe, data, out)
+    for warning in trainer.warnings:
+        say(f"warning: {warning}")
+    with _stop_on_interrupt(trainer):
+        trainer.train(resume_from_checkpoint=checkpoint)
+    result = {"step": trainer.state.global_step, "steps": trainer.schedule.steps}
+    if trainer.state.global_step < trainer.schedule.steps:
+        return RunResult(finished=False, metrics={}, **result)
+    trainer.finalize()
+    info = describe(trainer.model, structure=trainer.stages.structure,
+                    pruned=trainer.stages.weights if recipe.prunes else (), task=data.task,
+                    max_tokens=recipe.training.max_tokens)
+    metrics = {**trainer.final_metrics(), **summarize(trainer.model, info)}
+    write_model_dir(out, model=trainer.model, tokenizer=tokenizer, info=info, recipe=recipe,
+                    metrics=metrics)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return RunResult(finished=True, metrics=metrics, **result)
+
+
+def build_trainer(model, tokenizer, recipe, data, out, **argument_changes):
+    """The trainer of a run, with its bar and its log."""
+    max_tokens = recipe.training.max_tokens
+    validation = {split: EncodedRows(data.task, rows, tokenizer, max_tokens)
+                  for split, rows in data.validation.items()}
+    trainer = CompressionTrainer(
+        model, training_arguments(recipe, Path(out) / CHECKPOINTS, **argument_changes), recipe=recipe,
+        train_dataset=EncodedRows(data.task, data.train, tokenizer, max_tokens),
+        eval_dataset=validation if len(validation) > 1 else next(iter(validation.values())),
+        data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer,
+        compute_metrics=lambda found: compute_metrics(data.task, found.predictions, found.label_ids))
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(ProgressBar(trainer.schedule))
+    trainer.add_callback(JsonLog(Path(out) / LOG_FILE))
+    return trainer
+
+
+def load_model(name, data, recipe):
+    """A classifier for the task, and its tokenizer; OutputError in one line if it cannot be had."""
+    training = recipe.training
+    if name == TINY:
+        return build_tiny_model(data.task, data.train, max_tokens=training.max_tokens,
+                                seed=training.seed)
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(name, **label_config(data.task))
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OutputError(f"--model {name}: {' '.join(str(error).split())[:300]}") from error
+    positions = getattr(model.config, "max_position_embeddings", training.max_tokens)
+    if training.max_tokens > positions:
+        raise RecipeError(f"training.max_tokens is {training.max_tokens}, but model {name} has "
+                          f"positions for {positions}")
+    return model, tokenizer
+
+
+def _prepare_output(out, recipe, *, resume, overwrite):
+    """The checkpoint to resume, or None for a fresh start in a free directory."""
+    if resume:
+        if (out / COMPRESSION_FILE).is_file():
+            raise OutputError(f"{out}: this run is finished; use another --out, or --overwrite")
+        before = Recipe.from_yaml(out / RECIPE_FILE)
+        if before != recipe:
+            raise OutputError(f"{out}: the run there has another recipe, see {out / RECIPE_FILE}; "
+                              "resume with that one, or use another --out")
+        return latest_checkpoint(out / CHECKPOINTS)
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise OutputError(f"{out}: not empty; use --resume to go on, --overwrite to start again, "
+                              "or another --out")
+        if not (out / RECIPE_FILE).is_file():
+            raise OutputError(f"{out}: not the output of compress train; it is not overwritten")
+        shutil.rmtree(out)
+    return None
+
+
+@contextmanager
+def _stop_on_interrupt(trainer):
+    """Ctrl-C ends the run after the current step with a checkpoint; a second one ends it at once."""
+    def request_stop(number, frame):
+        signal.signal(number, signal.default_int_handler)
+        trainer.stop_requested = True
+        say("stopping after this step; Ctrl-C again to drop it")
+
+    try:
+        before = signal.signal(signal.SIGINT, request_stop)
+    except ValueError:  # not the main thread: nobody to interrupt it
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
