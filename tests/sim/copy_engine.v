@@ -3,6 +3,8 @@
 // rule it breaks: 1 none.
 module accelerator (
     input ap_clk, input ap_rst_n, output interrupt,
+    output m_axi_gmem0_arid, output m_axi_gmem0_awid, output m_axi_gmem1_arid,
+    input m_axi_gmem0_rid, input m_axi_gmem0_bid, input m_axi_gmem1_rid,
     input [15:0] s_axi_control_awaddr, input s_axi_control_awvalid, output s_axi_control_awready,
     input [31:0] s_axi_control_wdata, input [3:0] s_axi_control_wstrb,
     input s_axi_control_wvalid, output s_axi_control_wready,
@@ -37,6 +39,7 @@ module accelerator (
     assign s_axi_control_awready = !have_address;
     assign s_axi_control_wready = !have_data;
     assign s_axi_control_arready = !s_axi_control_rvalid;
+    assign {m_axi_gmem0_arid, m_axi_gmem0_awid, m_axi_gmem1_arid} = 0;
     assign s_axi_control_bresp = 0;
     assign s_axi_control_rresp = 0;
     assign interrupt = toggled && file[1][0] && file[2][0] && fault != 8;
@@ -156,6 +159,7 @@ module accelerator (
             {start, done, running, toggled, have_address, have_data} <= 0;
             {s_axi_control_bvalid, s_axi_control_rvalid} <= 0;
             {m_axi_gmem0_arvalid, m_axi_gmem0_awvalid, m_axi_gmem1_arvalid} <= 0;
+            {filled, sent, address_done, asked, moved} <= 0;
             status <= 0;
         end
     end
