@@ -10,10 +10,55 @@ from compressor.layer_weights import ROLES, layer_name
 from compressor.quantization import activation_scale
 from compressor.reload import encoder_of
 
-METHODS = ("max", "percentile", "mse")
-DEFAULT_METHOD = "mse"
-
 _BINS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Methods:
+    """How magnitudes to clip at are chosen, for inputs and for outputs of linear layers.
+
+    ``max``: the largest seen. ``mse``: least mean square error of the 8-bit result, among 100
+    candidates. ``percentile:99.9``: that share of the magnitudes lies below, to a bin.
+
+    >>> Methods(inputs="max", outputs="median")
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown calibration 'median'; use max, mse, or percentile:P with P in 50 to 100
+    """
+
+    inputs: str
+    outputs: str
+
+    def __post_init__(self):
+        for method in (self.inputs, self.outputs):
+            split_method(method)
+
+    def to_plain(self):
+        """The two methods as a dict."""
+        return {"inputs": self.inputs, "outputs": self.outputs}
+
+
+def split_method(method):
+    """Name and percentile (None but for percentile) of a calibration method.
+
+    >>> split_method("percentile:99.9"), split_method("max")
+    (('percentile', 99.9), ('max', None))
+    """
+    name, _, number = method.partition(":")
+    if method in ("max", "mse"):
+        return name, None
+    try:
+        percentile = float(number)
+    except ValueError:
+        percentile = -1.0
+    if name != "percentile" or not 50 <= percentile <= 100:
+        raise ValueError(f"unknown calibration {method!r}; use max, mse, or percentile:P with P in "
+                         "50 to 100")
+    return name, percentile
+
+
+DEFAULT_METHODS = Methods(inputs="max", outputs="percentile:99.9")
+"""Measured on SST-2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,28 +99,13 @@ class Observer:
         # A range of 0 so far means that every value was 0; histc needs a range.
         self.counts += torch.histc(magnitudes, _BINS, 0, self.range or 1.0).long().numpy()
 
-    def clip(self, method, percentile=99.99):
-        """Magnitude at which to clip.
-
-        Parameters
-        ----------
-        method : str
-            ``max``: the largest seen. ``percentile``: that share of the magnitudes lies below, to a
-            bin. ``mse``: least mean square error of the 8-bit result, among 100 candidates.
-        percentile : float
-            0 to 100.
-
-        Raises
-        ------
-        ValueError
-            If the method is unknown.
-        """
-        if method not in METHODS:
-            raise ValueError(f"unknown calibration {method!r}; use one of {', '.join(METHODS)}")
-        if method == "max" or self.largest == 0:
+    def clip(self, method):
+        """Magnitude at which to clip, by a method of :class:`Methods`."""
+        name, percentile = split_method(method)
+        if name == "max" or self.largest == 0:
             return self.largest
         upper_edges = np.arange(1, _BINS + 1) * (self.range / _BINS)
-        if method == "percentile":
+        if name == "percentile":
             share = np.cumsum(self.counts) / self.counts.sum()
             return min(self.largest, float(upper_edges[np.searchsorted(share, percentile / 100)]))
         centers = upper_edges - self.range / _BINS / 2
@@ -89,7 +119,7 @@ class Observer:
         return float((np.square(centers - restored) * self.counts).sum())
 
 
-def calibrate(model, batches, *, method=DEFAULT_METHOD, percentile=99.99):
+def calibrate(model, batches, *, methods=DEFAULT_METHODS):
     """Activation scales of every linear layer of a float model.
 
     Parameters
@@ -99,8 +129,7 @@ def calibrate(model, batches, *, method=DEFAULT_METHOD, percentile=99.99):
     batches : iterable of dict of tensors
         Model inputs with ``input_ids`` and, where sentences are padded, ``attention_mask``,
         both of shape (sentences, tokens).
-    method, percentile
-        See :meth:`Observer.clip`.
+    methods : Methods
 
     Returns
     -------
@@ -117,8 +146,8 @@ def calibrate(model, batches, *, method=DEFAULT_METHOD, percentile=99.99):
     for name, observer in outputs.items():
         source = inputs[name.replace("self.key", "self.query").replace("self.value", "self.query")]
         scales[name] = LayerScales(
-            input_scale=activation_scale(source.clip(method, percentile)),
-            output_scale=activation_scale(observer.clip(method, percentile)))
+            input_scale=activation_scale(source.clip(methods.inputs)),
+            output_scale=activation_scale(observer.clip(methods.outputs)))
     return scales
 
 

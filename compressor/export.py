@@ -1,0 +1,163 @@
+"""From a trained model directory to a bundle: calibrate, quantize, gather the host's part, save."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from compressor.bundle import Bundle, save_bundle
+from compressor.calibration import DEFAULT_METHODS, calibrate
+from compressor.fake_quantization import to_quantized_model
+from compressor.layer_weights import ROLES, layer_name
+from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, check_model, read_compression
+from compressor.pools import build_pool
+from compressor.quantization import quantize_layer
+from compressor.reload import encode, encoder_of, layer_parameter, to_model
+from compressor.tasks import compute_metrics
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
+                   "added_tokens.json")
+"""Files of a model directory that rebuild its tokenizer; those that are there go into the bundle."""
+
+
+def export(model_dir, out, *, task, rows, validation=None, methods=DEFAULT_METHODS):
+    """Quantize the model that ``compress train`` left in a directory, and write its bundle.
+
+    Parameters
+    ----------
+    model_dir : path
+        See :mod:`compressor.model_dir`.
+    out : path
+        The bundle; written aside, then renamed.
+    task : compressor.tasks.Task
+    rows : list of dict
+        Rows of the task to calibrate on; 64 to 256 training rows suffice.
+    validation : list of dict, optional
+        Rows on which the float and the fake-quantized model are compared; the results go into
+        ``metrics["quantization"]``.
+    methods : compressor.calibration.Methods
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    ModelDirError
+        If the directory cannot be used, or a layer breaks its structure.
+    BundleError
+        If the result breaks the contract of bundles.
+    """
+    model, tokenizer, info = _load_model_dir(model_dir)
+    batches = _batches(tokenizer, task, rows, info.max_tokens)
+    bundle = Bundle(
+        model={"architecture": "bert", "config": json.loads(model.config.to_json_string(use_diff=False)),
+               "task": info.task, "labels": list(info.labels), "max_tokens": info.max_tokens},
+        # A model without patterns carries the default pool: the format always has one.
+        pool=info.pool or build_pool("reed_muller"),
+        layers=quantize_layers(model, calibrate(model, batches, methods=methods), info.structure_of),
+        host={"state_dict": _host_state(model), "tokenizer": _tokenizer_files(model_dir)},
+        recipe=_read_plain(Path(model_dir) / RECIPE_FILE, yaml.safe_load),
+        metrics={"training": _read_plain(Path(model_dir) / METRICS_FILE, json.loads),
+                 "calibration": {"rows": len(rows), **methods.to_plain()}})
+    if validation:
+        compared = compare_quantized(bundle, task, validation, tokenizer)
+        bundle = replace(bundle, metrics={**bundle.metrics, "quantization": compared})
+    save_bundle(bundle, out)
+    return bundle
+
+
+def quantize_layers(model, scales, structure_of):
+    """LayerWeights of every linear layer of a float BERT, by name, in execution order.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    scales : dict of str to LayerScales
+        From :func:`compressor.calibration.calibrate`.
+    structure_of : function of a layer name
+        The structure of a layer, see :mod:`compressor.structures`.
+    """
+    encoder, layers = encoder_of(model), {}
+    for index in range(model.config.num_hidden_layers):
+        for role in ROLES:
+            name = layer_name(index, role)
+            linear = encoder.get_submodule(name)
+            layers[name] = quantize_layer(
+                name, role, linear.weight.detach().numpy(), linear.bias.detach().numpy(),
+                structure=structure_of(name), input_scale=scales[name].input_scale,
+                output_scale=scales[name].output_scale)
+    return layers
+
+
+def compare_quantized(bundle, task, rows, tokenizer):
+    """The task's metrics of the float and of the fake-quantized model of a bundle.
+
+    Returns
+    -------
+    dict
+        ``rows``; ``float`` and ``quantized``: metrics by name; ``prediction_changes``: rows whose
+        predicted label differs (0 for regression). The float model has the quantized weights.
+    """
+    labels = [row["label"] for row in rows]
+    logits = {}
+    for kind, model in (("float", to_model(bundle)), ("quantized", to_quantized_model(bundle))):
+        with torch.no_grad():
+            batches = _batches(tokenizer, task, rows, bundle.model["max_tokens"])
+            logits[kind] = torch.cat([model(**batch).logits for batch in batches]).numpy()
+    changes = (logits["float"].argmax(axis=1) != logits["quantized"].argmax(axis=1)).sum()
+    return {"rows": len(rows), **{kind: compute_metrics(task, values, labels)
+                                  for kind, values in logits.items()},
+            "prediction_changes": int(changes)}
+
+
+def _load_model_dir(model_dir):
+    info = read_compression(model_dir)
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(model_dir, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelDirError(f"{model_dir}: {' '.join(str(error).split())[:300]}") from error
+    if model.config.model_type != "bert":
+        raise ModelDirError(f"{model_dir}: the model is a {model.config.model_type}; "
+                            "export supports bert")
+    if info.max_tokens > model.config.max_position_embeddings:
+        raise ModelDirError(f"{model_dir}: max_tokens is {info.max_tokens}; the model has "
+                            f"{model.config.max_position_embeddings} positions")
+    check_model(model, info)
+    return model.float().eval(), tokenizer, info
+
+
+def _batches(tokenizer, task, rows, max_tokens):
+    texts = [tuple(row[field] for field in task.fields) for row in rows]
+    texts = [text if len(text) > 1 else text[0] for text in texts]
+    return encode(tokenizer, texts, max_tokens)
+
+
+def _host_state(model):
+    layers = {layer_parameter(model, f"{layer_name(index, role)}.{kind}")
+              for index in range(model.config.num_hidden_layers)
+              for role in ROLES for kind in ("weight", "bias")}
+    return {name: tensor.detach().float().contiguous().clone()
+            for name, tensor in model.state_dict().items() if name not in layers}
+
+
+def _tokenizer_files(model_dir):
+    files = {name: Path(model_dir, name) for name in TOKENIZER_FILES}
+    found = {name: path.read_text(encoding="utf-8") for name, path in files.items() if path.is_file()}
+    if not found:
+        raise ModelDirError(f"{model_dir}: no tokenizer files; one of {', '.join(TOKENIZER_FILES)} "
+                            "is needed")
+    return found
+
+
+def _read_plain(path, parse):
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(json.dumps(parse(path.read_text(encoding="utf-8")), allow_nan=False))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ModelDirError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
