@@ -1,0 +1,160 @@
+"""The command line ``hwgen``: parse, call the library, report."""
+
+import functools
+import importlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from compressor.bundle import BundleError, load_bundle
+from hwgen import reports
+from hwgen.devices import DEVICES
+from hwgen.doctor import examine
+from hwgen.inspection import inspect_bundle, inspect_lines
+from hwgen.packaging import BuildError, build, load_plan
+from hwgen.plan import PlanError
+from hwgen.planner import PlanRequest
+from hwgen.synthesis import FAMILIES, synthesize
+from hwgen.toolchain import ToolError
+from rtl_templates.array_spec import Accumulation, PoolStorage
+
+EXPECTED_ERRORS = (BundleError, PlanError, BuildError, ToolError, OSError)
+"""Errors that end in one line; anything else is a defect and keeps its traceback."""
+
+LAZY_COMMANDS = {"sim": "sim.cli:sim"}
+"""Commands of packages that hwgen itself must not import."""
+
+
+class _Group(click.Group):
+    """Loads the commands of other packages only when they are asked for."""
+
+    def list_commands(self, context):
+        return sorted([*super().list_commands(context), *LAZY_COMMANDS])
+
+    def get_command(self, context, name):
+        if name not in LAZY_COMMANDS:
+            return super().get_command(context, name)
+        module, attribute = LAZY_COMMANDS[name].split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+def one_line_errors(command):
+    """Turn expected errors into one line on standard error and exit code 1."""
+    @functools.wraps(command)
+    def wrapped(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except EXPECTED_ERRORS as error:
+            raise click.ClickException(" ".join(str(error).split("\n"))) from error
+    return wrapped
+
+
+def progress_bar():
+    """A progress display on standard error; silent unless that is a terminal."""
+    console = Console(stderr=True)
+    return Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+                    console=console, transient=True, disable=not console.is_terminal)
+
+
+@click.group(cls=_Group)
+@click.version_option(package_name="hwgen", message="%(package)s %(version)s")
+def main():
+    """Generate and prove FPGA accelerators for compressed BERT models."""
+
+
+@main.command("build")
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="The bundle, pruned.pt.")
+@click.option("--out", required=True, type=click.Path(path_type=Path),
+              help="Directory for the build; an earlier build there is replaced.")
+@click.option("--device", help=f"Choose the sizes for a device: {', '.join(DEVICES)}.")
+@click.option("--rows", type=int, help="Block units R: 4R output rows at a time.  [default: 4]")
+@click.option("--lanes", type=int, help="Token lanes T.  [default: 8]")
+@click.option("--pool", type=click.Choice(["rom", "ram"]),
+              help="Pattern pool in logic, or loaded at run time.  [default: rom]")
+@click.option("--tokens", type=int,
+              help="Longest sequence.  [default: the model's, or what fits the device]")
+@click.option("--bus-bits", type=int,
+              help="Width of the memory ports.  [default: up to the device's, or 128]")
+@click.option("--accumulation", type=click.Choice([a.value for a in Accumulation]),
+              help="Sums in adder trees or inside the DSPs.  [default: by device]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@one_line_errors
+def build_command(model, out, device, rows, lanes, pool, tokens, bus_bits, accumulation, as_json):
+    """Generate an accelerator for a compressed model."""
+    request = PlanRequest(device=device, rows=rows, lanes=lanes, tokens=tokens, bus_bits=bus_bits,
+                          storage=PoolStorage(pool) if pool else None,
+                          accumulation=Accumulation(accumulation) if accumulation else None)
+    with progress_bar() as bar:
+        task = bar.add_task("hwgen build", total=None)
+        built = build(model, out, request, lambda step: bar.update(task, description=f"{step} done"))
+    plan, cost = built.plan, built.cost
+    if as_json:
+        array = plan.spec.array
+        _print_json({"directory": str(built.directory), "configuration_hash": plan.configuration_hash,
+                     "device": plan.device, "rows": array.units, "lanes": array.lanes,
+                     "slots": array.assignment.slots, "pool": array.storage, "bus_bits": plan.spec.bus_bits,
+                     "macs": array.multipliers, "tokens": plan.tokens, "predicted_cycles": cost.cycles,
+                     "utilization": cost.utilization, "modelled_resources": plan.modelled,
+                     "layers": [asdict(layer) for layer in cost.layers]})
+        return
+    click.echo(f"{built.directory}: configuration {plan.configuration_hash[:8]}")
+    for line in reports.summary_lines(plan, cost):
+        click.echo(f"  {line}")
+
+
+@main.command("inspect")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--rows", type=int, help="Block units R for the cycle counts.  [default: 4]")
+@click.option("--lanes", type=int, help="Token lanes T for the cycle counts.  [default: 8]")
+@click.option("--tokens", type=int, help="Sequence length for the cycle counts.  [default: the model's]")
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@one_line_errors
+def inspect_command(model, rows, lanes, tokens, as_json):
+    """Verify the bundle MODEL; print its layers and what its patterns cost."""
+    facts = inspect_bundle(load_bundle(model), PlanRequest(rows=rows, lanes=lanes, tokens=tokens))
+    if as_json:
+        _print_json(facts)
+        return
+    for line in inspect_lines(facts):
+        click.echo(line)
+
+
+@main.command("synth")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--family", type=click.Choice(FAMILIES), help="Device family.  [default: the build's, or xcup]")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@one_line_errors
+def synth_command(directory, family, as_json):
+    """Count the resources of the build in DIRECTORY with Yosys."""
+    plan = load_plan(directory)
+    device = DEVICES.get(plan.device)
+    family = family or (device.family if device and device.family in FAMILIES else FAMILIES[0])
+    files = [directory / "rtl" / name for name in (directory / "rtl" / "files.f").read_text().split()]
+    with progress_bar() as bar:
+        bar.add_task(f"yosys, {family}; minutes for large arrays", total=None)
+        counts = asdict(synthesize(files, "accelerator", family))
+    macs = plan.spec.array.multipliers
+    if as_json:
+        _print_json({"family": family, "macs": macs, **counts,
+                     "per_mac": {name: count / macs for name, count in counts.items()}})
+        return
+    click.echo(f"{family}, {macs} MACs per cycle, counted by Yosys (not placed)")
+    for name, count in counts.items():
+        click.echo(f"  {name:12s} {count:10,g} {count / macs:10.2f} per MAC")
+
+
+@main.command("doctor")
+def doctor_command():
+    """Say which tools are here and what each missing one disables."""
+    for finding in examine():
+        click.echo(str(finding))
+
+
+def _print_json(values):
+    json.dump(values, sys.stdout, indent=1)
+    sys.stdout.write("\n")

@@ -1,0 +1,185 @@
+"""A build: one directory with everything that simulators, vendor flows and hosts need. Byte-reproducible."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from compressor.bundle import load_bundle
+from hwgen import reports
+from hwgen.cost import cost_report
+from hwgen.memory_image import pattern_memory, write_image
+from hwgen.plan import Plan, PlanError
+from hwgen.planner import make_plan
+from hwgen.program import linear_program, listing
+from hwgen.verilog import write_verilog
+from rtl_templates.array_spec import PoolStorage
+
+MANIFEST = "manifest.json"
+MANIFEST_FORMAT = "hwgen-build"
+TOOLS = ("hwgen", "amaranth", "torch", "numpy")
+"""Distributions whose versions can change a build's bytes."""
+
+
+class BuildError(RuntimeError):
+    """A build that cannot be written or read; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build that was just written: its directory, plan and cost."""
+
+    directory: Path
+    plan: Plan
+    cost: object
+
+
+def build(model, out, request=None, progress=None):
+    """Generate an accelerator for a bundle.
+
+    Parameters
+    ----------
+    model : path
+        The bundle, ``pruned.pt``.
+    out : path
+        Directory to write; an earlier build there is replaced, anything else is refused. It is written
+        aside and renamed, so that a build is whole or absent.
+    request : hwgen.planner.PlanRequest, optional
+    progress : callable(str), optional
+        Called with the name of each step and of each layer as it is done.
+
+    Returns
+    -------
+    Build
+
+    Raises
+    ------
+    BundleError, PlanError, BuildError
+    """
+    step = progress or (lambda name: None)
+    model, out = Path(model), Path(out)
+    check_replaceable(out)
+    bundle = load_bundle(model)
+    step("bundle")
+    plan = make_plan(bundle, request)
+    step("plan")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        cost = _write(bundle, model, plan, aside, step)
+        aside.chmod(0o755)  # mkdtemp makes directories private
+        _replace(out, aside)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Build(directory=out, plan=plan, cost=cost)
+
+
+def load_plan(directory):
+    """The plan of a build; BuildError or PlanError if the directory holds none."""
+    directory = Path(directory)
+    if not (directory / MANIFEST).is_file():
+        raise BuildError(f"{directory} is not a build: it has no {MANIFEST}; `hwgen build` makes builds")
+    try:
+        return Plan.from_json((directory / "plan.json").read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BuildError(f"{directory}: plan.json cannot be read: {error}") from error
+    except PlanError as error:
+        raise PlanError(f"{directory}: plan.json: {error}") from error
+
+
+def verify_build(directory):
+    """Compare every file of a build with its manifest; BuildError names the first that differs."""
+    directory = Path(directory)
+    manifest = _read_manifest(directory)
+    if manifest is None:
+        raise BuildError(f"{directory} is not a build: it has no {MANIFEST}; `hwgen build` makes builds")
+    for name, digest in manifest["files"].items():
+        path = directory / name
+        if not path.is_file():
+            raise BuildError(f"{directory}: {name} is missing; build again")
+        if _digest(path) != digest:
+            raise BuildError(f"{directory}: {name} differs from {MANIFEST}; build again")
+
+
+def check_replaceable(out):
+    """BuildError unless ``out`` is absent, empty, or an earlier build."""
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir():
+        raise BuildError(f"{out} is a file; --out names a directory to write")
+    if any(out.iterdir()) and _read_manifest(out) is None:
+        raise BuildError(f"{out} is not empty and no hwgen build; it is left alone, choose another --out")
+
+
+def _write(bundle, model, plan, directory, step):
+    write_verilog(plan, directory / "rtl")
+    step("verilog")
+    program = linear_program(plan)
+    for name in ("program", "weights", "report"):
+        (directory / name).mkdir()
+    (directory / "program" / "program.bin").write_bytes(program.pack())
+    (directory / "program" / "program.txt").write_text(listing(program))
+    images = write_image(bundle, plan.spec, program.layers, directory / "weights" / "weights.bin", step)
+    layout = {"bus_bits": plan.spec.bus_bits, "weights_beats": sum(image.beats for image in images),
+              "lanes": plan.spec.array.lanes, "tokens": program.tokens,
+              "layers": [asdict(image) for image in images],
+              "inputs": [asdict(tensor) for tensor in program.inputs],
+              "outputs": [asdict(tensor) for tensor in program.outputs],
+              "input_bytes": program.input_bytes, "output_bytes": program.output_bytes}
+    _write_json(directory / "weights" / "layout.json", layout)
+    if plan.spec.array.storage is PoolStorage.RAM:
+        pool = pattern_memory(plan.spec.array).astype("<u4")
+        (directory / "weights" / "pool.bin").write_bytes(pool.tobytes())
+    cost = cost_report(plan, program)
+    _write_json(directory / "report" / "cost.json", {**cost.to_dict(), "modelled_resources": plan.modelled})
+    (directory / "report" / "cost.md").write_text(reports.cost_markdown(plan, cost))
+    (directory / "plan.json").write_text(plan.to_json())
+    shutil.copyfile(model, directory / "bundle.pt")
+    (directory / "README.md").write_text(reports.build_readme(plan, cost))
+    step("report")
+    files = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    _write_json(directory / MANIFEST, {
+        "format": MANIFEST_FORMAT, "configuration_hash": plan.configuration_hash,
+        "tools": {"python": platform.python_version(),
+                  **{name: importlib.metadata.version(name) for name in TOOLS}},
+        "files": {name: _digest(directory / name) for name in files}})
+    return cost
+
+
+def _replace(out, aside):
+    """Put the finished directory in place; the old one steps aside first, so that it is never half gone."""
+    check_replaceable(out)
+    if not out.exists():
+        aside.rename(out)
+        return
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    out.rename(old)
+    try:
+        aside.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)
+
+
+def _read_manifest(directory):
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(manifest, dict) and manifest.get("format") == MANIFEST_FORMAT
+    return manifest if ours and isinstance(manifest.get("files"), dict) else None
+
+
+def _write_json(path, values):
+    path.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
+
+
+def _digest(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,265 @@
+"""Chooses the sizes of an accelerator for a bundle, or refuses with the numbers that make it impossible."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from compressor.intops.linear import accumulator_bound, signed_bits
+from hwgen.cost import program_cycles
+from hwgen.devices import DEVICES
+from hwgen.memory_image import NM_SLOTS, block_parts, tile_ksteps
+from hwgen.plan import LayerPlan, Plan, PlanError, with_configuration
+from hwgen.program import linear_buffer_words
+from hwgen.resource_model import modelled_resources
+from rtl_templates.array_spec import AcceleratorSpec, Accumulation, ArraySpec, PoolStorage
+from rtl_templates.slot_assignment import SIZE, SlotAssignment
+from rtl_templates.word_format import token_groups, word_bits
+
+DEFAULT_ROWS, DEFAULT_LANES = 4, 8
+"""Sizes without a device: 256 multipliers with a pool that keeps 8 of 16."""
+
+DEFAULT_BUS_BITS = 128
+
+CANDIDATE_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+CANDIDATE_LANES = (1, 2, 4, 8, 16, 32, 64)
+
+USABLE = {"luts": 0.75, "ffs": 0.75, "dsps": 0.95, "rams": 0.9, "urams": 0.9}
+"""Share of a device that a plan may take; placers need the rest."""
+
+CYCLES_TOLERANCE = 1.02
+"""A plan up to this much slower than the fastest is preferred if it is smaller."""
+
+NAMES = {"luts": "LUTs", "ffs": "flip-flops", "dsps": "DSPs", "rams": "RAM blocks",
+         "urams": "UltraRAM blocks"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """What the user fixed; None leaves the choice to the planner.
+
+    Parameters
+    ----------
+    device : str
+        One of hwgen.devices.DEVICES.
+    rows, lanes : int
+        Block units R (4R output rows at a time) and token lanes T.
+    storage : PoolStorage
+        Where the pattern pool is kept.
+    tokens : int
+        Longest sequence S.
+    bus_bits : int
+        Width of the memory ports.
+    accumulation : Accumulation
+    """
+
+    device: str | None = None
+    rows: int | None = None
+    lanes: int | None = None
+    storage: PoolStorage | None = None
+    tokens: int | None = None
+    bus_bits: int | None = None
+    accumulation: Accumulation | None = None
+
+
+def make_plan(bundle, request=None, *, layers=None):
+    """Plan an accelerator.
+
+    Parameters
+    ----------
+    bundle : compressor.bundle.Bundle
+    request : PlanRequest, optional
+    layers : sequence of str, optional
+        Names of the layers to plan for; all unless given.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    PlanError
+        If no accelerator can meet the request; the line has the numbers and what to change.
+    """
+    request = request or PlanRequest()
+    model = _Model(bundle, request, layers)
+    if request.device is None:
+        return model.plan(request.rows or DEFAULT_ROWS, request.lanes or DEFAULT_LANES, model.tokens, None)
+    if request.device not in DEVICES:
+        raise PlanError(f"unknown device {request.device!r}; known are {', '.join(DEVICES)}")
+    return _fit(model, DEVICES[request.device], request)
+
+
+def pool_assignment(pool, storage=PoolStorage.ROM):
+    """Slot assignment of a pattern pool, with the fewest slots n that take its patterns in one K-step.
+
+    A pool in RAM that is not row-balanced gets ports for every pattern, so that it can be replaced.
+    """
+    slots = next(n for n in (1, 2, 4) if SIZE * n >= pool.keep)
+    if pool.is_row_balanced and pool.keep == SIZE * slots:
+        return SlotAssignment.balanced(pool.patterns, slots)
+    if storage is PoolStorage.RAM:
+        return SlotAssignment.any_pattern(pool.patterns, slots)
+    return SlotAssignment.solve(pool.patterns, slots)
+
+
+class _Model:
+    """A bundle as the planner sees it: what does not depend on R and T, worked out once."""
+
+    def __init__(self, bundle, request, names):
+        unknown = [name for name in names or () if name not in bundle.layers]
+        if unknown:
+            raise PlanError(f"the bundle has no layer {unknown[0]!r}; it has {', '.join(bundle.layers)}")
+        self.bundle, self.request = bundle, request
+        self.layers = [bundle.layers[name] for name in (names or bundle.layers)]
+        self.structures = {layer.structure for layer in self.layers}
+        self.storage = self._storage()
+        self.assignment = pool_assignment(bundle.pool, self.storage)
+        if "nm" in self.structures and self.assignment.slots != NM_SLOTS:
+            raise PlanError(f"2:4 layers need n = {NM_SLOTS} slots a row; the pool keeps {bundle.pool.keep} "
+                            f"of 16, which gives n = {self.assignment.slots}")
+        self.tokens = bundle.model["max_tokens"] if request.tokens is None else request.tokens
+        if not 1 <= self.tokens <= 65535:
+            raise PlanError(f"--tokens must be 1 to 65535, not {self.tokens}")
+        self.columns = max(layer.inner for layer in self.layers) // SIZE
+        self.accumulator_bits = self._accumulator_bits()
+        self._layer_plans = {}
+
+    def layer_plans(self, units):
+        """Layer plans for R block units."""
+        if units not in self._layer_plans:
+            self._layer_plans[units] = tuple(
+                LayerPlan(name=layer.name, role=layer.role, structure=layer.structure, rows=layer.rows,
+                          inner=layer.inner, ksteps=tile_ksteps(layer, units, self.assignment.slots),
+                          kept_weights=int(layer.kept(self.bundle.pool).sum()))
+                for layer in self.layers)
+        return self._layer_plans[units]
+
+    def spec(self, units, lanes, tokens, device, *, overlap=True):
+        """Sizes for R, T and S; PlanError if they contradict each other."""
+        plans = self.layer_plans(units)
+        slots = self.assignment.slots
+        if self.storage is PoolStorage.RAM:
+            # One bitstream for every bundle of these shapes, so nothing may depend on the weights.
+            ksteps = max(layer.columns * block_parts(layer.structure, slots) for layer in plans)
+        else:
+            ksteps = max(max(layer.ksteps) for layer in plans)
+        try:
+            array = ArraySpec(units=units, lanes=lanes, assignment=self.assignment,
+                              storage=self.storage, accumulator_bits=self.accumulator_bits,
+                              accumulation=self._accumulation(device))
+            return with_configuration(AcceleratorSpec(
+                array=array, bus_bits=self._bus_bits(units, lanes, device),
+                activation_words=linear_buffer_words(plans, token_groups(tokens, lanes), overlap=overlap),
+                tile_ksteps=ksteps, column_bits=max(1, (self.columns - 1).bit_length()),
+                program_depth=max(16, 1 << (3 * len(plans)).bit_length())))
+        except ValueError as error:
+            raise PlanError(f"R = {units}, T = {lanes}: {error}") from error
+
+    def plan(self, units, lanes, tokens, device, *, overlap=True):
+        """The finished plan."""
+        spec = self.spec(units, lanes, tokens, device, overlap=overlap)
+        plan = Plan(device=device.name if device else None, spec=spec, layers=self.layer_plans(units),
+                    tokens=tokens, modelled=_resources(spec, device), predicted_cycles=0)
+        return replace(plan, predicted_cycles=program_cycles(plan))
+
+    def estimated_cycles(self, spec, tokens, *, overlap=True):
+        """Cycles but for fill and drain: a tile takes its products or its transfer, whichever is longer."""
+        groups, units = token_groups(tokens, spec.array.lanes), spec.array.units
+        cycles = 0
+        for layer in self.layer_plans(units):
+            words, ksteps = np.array(layer.tiles(units)).T
+            beats = np.array([spec.tiles.beats(count) for count in layer.ksteps])
+            cycles += int(np.maximum(groups * np.maximum(ksteps, SIZE * words), beats).sum())
+            if not overlap:
+                cycles += groups * (layer.columns + layer.output_words) * spec.beats_per_word
+        return cycles
+
+    def _storage(self):
+        asked = self.request.storage
+        if "nm" not in self.structures:
+            return asked or PoolStorage.ROM
+        if asked not in (None, PoolStorage.STREAM):
+            name = next(layer.name for layer in self.layers if layer.structure == "nm")
+            raise PlanError(f"{name} is 2:4, whose column selects come with the weight stream; "
+                            f"--pool {asked} cannot serve it, leave --pool out")
+        return PoolStorage.STREAM
+
+    def _accumulator_bits(self):
+        if self.storage is PoolStorage.RAM:
+            return 32
+        bound = max(int(accumulator_bound(layer.weight, layer.bias).max()) for layer in self.layers)
+        return max(16, signed_bits(bound))
+
+    def _accumulation(self, device):
+        if self.request.accumulation:
+            return self.request.accumulation
+        in_dsp = device is not None and device.family == "xc7" and not self.assignment.is_routed
+        return Accumulation.DSP if in_dsp else Accumulation.TREE
+
+    def _bus_bits(self, units, lanes, device):
+        if self.request.bus_bits:
+            return self.request.bus_bits
+        widest = device.bus_bits if device else DEFAULT_BUS_BITS
+        # The largest power of two that divides an activation word and the weights of a K-step.
+        divisor = math.gcd(word_bits(lanes), 8 * self.assignment.multipliers * units)
+        return min(widest, divisor & -divisor)
+
+
+def _resources(spec, device):
+    return modelled_resources(spec, device.family, device.urams) if device else modelled_resources(spec)
+
+
+def _fit(model, device, request):
+    """The fastest plan that fits a device; the smallest of those about as fast."""
+    sizes = [(units, lanes) for units in ([request.rows] if request.rows else CANDIDATE_ROWS)
+             for lanes in ([request.lanes] if request.lanes else CANDIDATE_LANES)]
+    tokens = model.tokens
+    while True:
+        fitting, refusals = _candidates(model, device, sizes, tokens)
+        if fitting:
+            break
+        least = min(refusals)
+        if request.tokens is not None or tokens == 1 or not least.by_memory:
+            raise PlanError(least.message)
+        tokens = -(-tokens // 2)
+    fastest = min(cycles for cycles, *_ in fitting)
+    _, _, units, lanes, overlap = min(
+        (luts, cycles, units, lanes, overlap) for cycles, luts, units, lanes, overlap in fitting
+        if cycles <= CYCLES_TOLERANCE * fastest)
+    return model.plan(units, lanes, tokens, device, overlap=overlap)
+
+
+def _candidates(model, device, sizes, tokens):
+    """Sizes that fit: (cycles, LUTs, R, T, overlap) each; and a refusal for each that does not."""
+    fitting, refusals = [], []
+    for units, lanes in sizes:
+        for overlap in (True, False):
+            try:
+                spec = model.spec(units, lanes, tokens, device, overlap=overlap)
+            except PlanError as error:
+                refusals.append(_Refusal(math.inf, str(error), False))
+                break
+            needs = _resources(spec, device)
+            excess = {key: needs[key] / (share * getattr(device, key)) if needs[key] else 0
+                      for key, share in USABLE.items()}
+            worst = max(excess, key=excess.get)
+            if excess[worst] <= 1:
+                fitting.append((model.estimated_cycles(spec, tokens, overlap=overlap), needs["luts"],
+                                units, lanes, overlap))
+                break
+            has, by_memory = getattr(device, worst), worst in ("rams", "urams")
+            refusals.append(_Refusal(
+                excess[worst],
+                f"{device.name} is too small: R = {units}, T = {lanes} and {tokens} tokens need "
+                f"{needs[worst]:,} {NAMES[worst]}; of its {has:,}, {int(USABLE[worst] * has):,} are usable; "
+                f"use fewer {'--tokens' if by_memory else '--rows'}, fewer --lanes or a larger device",
+                by_memory))
+    return fitting, refusals
+
+
+@dataclass(frozen=True, order=True)
+class _Refusal:
+    excess: float  # needed / usable of the scarcest resource; infinite if the sizes contradict each other
+    message: str
+    by_memory: bool
