@@ -25,6 +25,9 @@ WAIVERS = SIM_DIRECTORY / "waivers.vlt"
 COUNTERS = tuple(r.name for r in REGISTERS if r.access == "ro" and 0xC0 <= r.address < 0x100)
 """Registers that the bench reads after a run."""
 
+PROGRESS_CYCLES = 100_000
+"""How often the bench reports its progress, in clock cycles."""
+
 _VERILATOR_FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "--threads", "1",
                     "-Wno-fatal", "-Wno-WIDTH")
 
@@ -101,8 +104,8 @@ class RunRequest:
     ----------
     program : bytes
         Descriptors of 32 bytes.
-    weights, input : bytes
-        Contents of the weight stream and of input memory.
+    weights, input : bytes or Path
+        Contents of the weight stream and of input memory, or the file that holds them.
     weights_beats : int
         Beats of the weight stream.
     output_bytes : int
@@ -115,8 +118,8 @@ class RunRequest:
     """
 
     program: bytes
-    weights: bytes
-    input: bytes
+    weights: bytes | Path
+    input: bytes | Path
     weights_beats: int
     output_bytes: int
     max_cycles: int
@@ -195,7 +198,7 @@ def build_harness(verilog, directory, *, context=None):
     return final
 
 
-def run_harness(executable, request, **faults):
+def run_harness(executable, request, *, progress=None, **extra):
     """Run a compiled bench.
 
     Parameters
@@ -203,10 +206,12 @@ def run_harness(executable, request, **faults):
     executable : Path
         From :func:`build_harness`.
     request : RunRequest
-    **faults
-        For tests: ``reset_at`` (reset so many cycles after a first start, then run again),
-        ``fail_read0``, ``fail_read1`` (number of the read beat, from 1, that gets an error response),
-        ``fail_write`` (number of the write burst), ``trace`` (wave file, needs a bench built with trace).
+    progress : callable(int), optional
+        Called now and then with the clock cycles simulated so far.
+    **extra
+        ``trace`` (wave file to write; needs a bench built with trace), and for tests ``reset_at`` (reset so
+        many cycles after a first start, then run again), ``fail_read0``, ``fail_read1`` (number of the read
+        beat, from 1, that gets an error response) and ``fail_write`` (number of the write burst).
 
     Returns
     -------
@@ -225,17 +230,32 @@ def run_harness(executable, request, **faults):
                      "max-cycles": request.max_cycles, "descriptors": len(request.program) // 32,
                      "read-latency": request.timing.read_latency,
                      "write-latency": request.timing.write_latency, "stalls": request.timing.stalls,
-                     "output": directory / "output",
-                     **{key.replace("_", "-"): value for key, value in faults.items()}}
+                     "output": directory / "output", "progress": PROGRESS_CYCLES if progress else 0,
+                     **{key.replace("_", "-"): value for key, value in extra.items()}}
         for key in ("program", "weights", "input", "pool"):
-            if key != "pool" or request.pool:
-                (directory / key).write_bytes(getattr(request, key))
+            content = getattr(request, key)
+            if isinstance(content, Path):
+                arguments[key] = content
+            elif content or key != "pool":
                 arguments[key] = directory / key
+                arguments[key].write_bytes(content)
         words = [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
-        result = subprocess.run([str(executable), *words], capture_output=True, text=True)
-        if result.returncode not in (0, 1) or not result.stdout:
-            raise SimulationError(f"the bench ended with exit code {result.returncode}: "
-                                  f"{result.stderr.strip() or 'no message'}")
-        report = RunReport(**json.loads(result.stdout))
+        code, messages = _run([str(executable), *words], directory / "report.json", progress)
+        text = (directory / "report.json").read_text()
+        if code not in (0, 1) or not text:
+            raise SimulationError(f"the bench ended with exit code {code}: {messages or 'no message'}")
+        report = RunReport(**json.loads(text))
         output = None if report.error else np.fromfile(directory / "output", np.uint8)
     return report, output
+
+
+def _run(command, stdout, progress):
+    messages = []
+    with stdout.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.PIPE,
+                                                     text=True) as process:
+        for line in process.stderr:
+            if progress and line.startswith("progress "):
+                progress(int(line.split()[1]))
+            else:
+                messages.append(line)
+    return process.returncode, "".join(messages).strip()

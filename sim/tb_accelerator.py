@@ -6,7 +6,7 @@ The file named by HWGEN_CASE says what to run and what to expect; HWGEN_STALLS l
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cocotb
@@ -151,9 +151,8 @@ async def run_and_compare(bench, stalls=0):
     for layer, (offset, y) in bench.case.outputs.items():
         size = -(-len(y) // bench.case.lanes) * bench.case.lanes * y.shape[1]
         comparison = compare_words(layer, memory[offset:offset + size], y, bench.case.lanes)
-        report["layers"][layer] = {"words": comparison.words, "mismatches": comparison.mismatches,
-                                   "padding_values": comparison.padding_values,
-                                   "first": str(comparison.first) if comparison.first else None}
+        first = str(comparison.first) if comparison.first else None
+        report["layers"][layer] = asdict(replace(comparison, first=first))
         if comparison.mismatches:
             failures.append(f"{comparison.mismatches} of {comparison.words} words differ; {comparison.first}")
     outside = np.ones(len(memory), bool)

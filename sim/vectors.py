@@ -51,13 +51,14 @@ class Comparison:
         Words with at least one wrong value.
     padding_values : int
         Values in lanes past the last token; they belong to no token and are not compared.
-    first : Mismatch or None
+    first : Mismatch, str or None
+        The first wrong value, or its description.
     """
 
     words: int
     mismatches: int
     padding_values: int
-    first: Mismatch | None
+    first: Mismatch | str | None
 
 
 def random_vectors(bundle, program, seed=0):

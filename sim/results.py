@@ -1,0 +1,113 @@
+"""What a simulation found: per layer and in total, as plain frozen values."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerResult:
+    """One linear layer, summed over runs.
+
+    Parameters
+    ----------
+    name : str
+    words, mismatches : int
+        Output words compared, and words with a wrong value.
+    padding_values : int
+        Values in lanes past the last token, not compared.
+    cycles, predicted_cycles : int
+        From the dispatch of the layer's product to that of the next one, or to the end of the run; simulated
+        and predicted, both with the nominal memory.
+    utilization : float
+        macs / (multipliers x cycles).
+    macs : int
+        Useful products: weights that the layer keeps, times tokens.
+    first_mismatch : str or None
+    """
+
+    name: str
+    words: int
+    mismatches: int
+    padding_values: int
+    cycles: int
+    predicted_cycles: int
+    utilization: float
+    macs: int
+    first_mismatch: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationResult:
+    """A simulation of one or more runs; totals are over everything from start to done.
+
+    Parameters
+    ----------
+    bench : str
+        ``harness`` or ``cocotb``.
+    data : str
+        Where the inputs came from.
+    runs, tokens : int
+        Runs of the program, and tokens in each.
+    read_latency, write_latency : int
+        Of the nominal memory, in cycles.
+    stalls : int
+        Seed of the random waits under which words were compared (0: none).
+    stalled_cycles : int or None
+        Cycles of the runs with random waits.
+    words, mismatches, padding_values, cycles, predicted_cycles, utilization, macs
+        As in :class:`LayerResult`. Cycles are those of runs with the nominal memory, always.
+    dispatch_mismatches : int
+        Descriptors that were not dispatched in the predicted cycle.
+    saturations : int
+        Output values that were clipped.
+    wall_seconds : float
+        Time that the simulator ran.
+    """
+
+    bench: str
+    data: str
+    runs: int
+    tokens: int
+    read_latency: int
+    write_latency: int
+    stalls: int
+    stalled_cycles: int | None
+    words: int
+    mismatches: int
+    padding_values: int
+    cycles: int
+    predicted_cycles: int
+    utilization: float
+    macs: int
+    dispatch_mismatches: int
+    saturations: int
+    wall_seconds: float
+    layers: tuple[LayerResult, ...]
+
+    @property
+    def passed(self):
+        """Every word equal to the golden model, every cycle as predicted."""
+        return (self.words > 0 and self.mismatches == 0 and self.cycles == self.predicted_cycles
+                and self.dispatch_mismatches == 0)
+
+    def to_dict(self):
+        """Plain values, for JSON."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+def problems(result):
+    """What is wrong, one line each; empty if the simulation passed.
+
+    The first mismatch of each layer is named, at most ten of them.
+    """
+    lines = []
+    if not result.words:
+        lines.append("no output word was compared")
+    if result.mismatches:
+        lines.append(f"{result.mismatches:,} of {result.words:,} output words differ from the golden model")
+        wrong = [layer.first_mismatch for layer in result.layers if layer.first_mismatch]
+        lines += wrong[:10] + ([f"and {len(wrong) - 10} more layers"] if len(wrong) > 10 else [])
+    if result.cycles != result.predicted_cycles:
+        lines.append(f"{result.cycles:,} cycles were simulated, {result.predicted_cycles:,} predicted")
+    if result.dispatch_mismatches:
+        lines.append(f"{result.dispatch_mismatches:,} descriptors were not dispatched in the predicted cycle")
+    return lines
