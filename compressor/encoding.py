@@ -14,12 +14,18 @@ class EncodedRows(Dataset):
     tokenizer : PreTrainedTokenizer
     max_tokens : int
         Longer inputs are cut, special tokens included.
+
+    Attributes
+    ----------
+    lengths : list of int
+        Tokens of every row.
     """
 
     def __init__(self, task, rows, tokenizer, max_tokens):
         texts = [[row[field] for row in rows] for field in task.fields]
         self._columns = tokenizer(*texts, truncation=True, max_length=max_tokens)
         self._columns["labels"] = [row["label"] for row in rows]
+        self.lengths = [len(ids) for ids in self._columns["input_ids"]]
 
     def __len__(self):
         return len(self._columns["labels"])

@@ -7,6 +7,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from compressor.admm import rate_budget_warning
+from compressor.sampling import LengthGroupedSampler
 from compressor.schedule import Schedule
 from compressor.stages import STATE_FILE, CheckpointError, StageState
 
@@ -64,11 +65,13 @@ class CompressionTrainer(Trainer):
     def __init__(self, model, args, *, recipe, **kwargs):
         if args.fp16:
             raise ValueError("fp16 scales gradients, which the ADMM penalty would have to follow; use bf16")
+        self.row_order = None
         super().__init__(model=model, args=args, **kwargs)
         self.recipe = recipe
         self.stages = StageState(self.model, recipe)
-        steps_per_epoch = math.ceil(len(self.get_train_dataloader()) / args.gradient_accumulation_steps)
-        self.schedule = Schedule.of(recipe, steps_per_epoch=steps_per_epoch)
+        self.steps_per_epoch = math.ceil(len(self.get_train_dataloader())
+                                         / args.gradient_accumulation_steps)
+        self.schedule = Schedule.of(recipe, steps_per_epoch=self.steps_per_epoch)
         args.max_steps = self.schedule.steps
         self.warnings = self._recipe_warnings()
         self.stop_requested = False
@@ -110,6 +113,14 @@ class CompressionTrainer(Trainer):
             resume_from_checkpoint = latest_checkpoint(self.args.output_dir)
         self._resumed_from = resume_from_checkpoint
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = train_dataset or self.train_dataset
+        if not hasattr(dataset, "lengths"):
+            return super()._get_train_sampler(train_dataset)
+        self.row_order = LengthGroupedSampler(dataset.lengths, batch=self.args.train_batch_size,
+                                              seed=self.args.seed)
+        return self.row_order
 
     def create_scheduler(self, num_training_steps, optimizer=None):
         """Each stage's own warm-up and decay."""
@@ -180,6 +191,11 @@ class _StageCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if self.trainer._resumed_from is not None:
             self.trainer.stages.load(self.trainer._resumed_from)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        trainer = self.trainer
+        if trainer.row_order is not None:
+            trainer.row_order.epoch = state.global_step // trainer.steps_per_epoch
 
     def on_step_begin(self, args, state, control, **kwargs):
         trainer = self.trainer
