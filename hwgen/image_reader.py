@@ -143,6 +143,10 @@ def _routes(controls, dense, array):
     """Row (-1: none) and column of every multiplier: arrays of shape (ksteps, 4n)."""
     assignment = array.assignment
     if array.storage is not PoolStorage.STREAM:
+        limits = np.where(dense, assignment.entries - assignment.patterns, assignment.patterns)
+        if (controls >= limits).any():
+            kstep = int((controls >= limits).argmax())
+            raise ImageError(f"K-step {kstep} has control field {controls[kstep]} of {limits[kstep]}")
         entries = controls + dense * assignment.patterns
         return np.array(assignment.rows)[entries], np.array(assignment.columns)[entries]
     multipliers = assignment.multipliers
