@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from compressor.export_cli import export, verify
+
 
 @click.group()
 @click.version_option(package_name="hwgen")
@@ -82,3 +84,7 @@ def presets(name):
         raise click.ClickException(str(RecipeError(
             f"unknown preset {name!r}; use one of {', '.join(preset_names())}")))
     click.echo((PRESET_DIR / f"{name}.yaml").read_text(encoding="utf-8"), nl=False)
+
+
+main.add_command(export)
+main.add_command(verify)

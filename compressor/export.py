@@ -52,10 +52,13 @@ def export(model_dir, out, *, task, rows, validation=None, methods=DEFAULT_METHO
         If the result breaks the contract of bundles.
     """
     model, tokenizer, info = _load_model_dir(model_dir)
+    if task.labels != info.labels:
+        raise ModelDirError(f"{model_dir}: the model has labels {', '.join(info.labels) or 'none'}, "
+                            f"but task {task.name} has {', '.join(task.labels) or 'none'}")
     batches = _batches(tokenizer, task, rows, info.max_tokens)
     bundle = Bundle(
-        model={"architecture": "bert", "config": json.loads(model.config.to_json_string(use_diff=False)),
-               "task": info.task, "labels": list(info.labels), "max_tokens": info.max_tokens},
+        model={"architecture": "bert", "config": _plain_config(model.config), "task": info.task,
+               "labels": list(info.labels), "max_tokens": info.max_tokens},
         # A model without patterns carries the default pool: the format always has one.
         pool=info.pool or build_pool("reed_muller"),
         layers=quantize_layers(model, calibrate(model, batches, methods=methods), info.structure_of),
@@ -135,6 +138,12 @@ def _batches(tokenizer, task, rows, max_tokens):
     texts = [tuple(row[field] for field in task.fields) for row in rows]
     texts = [text if len(text) > 1 else text[0] for text in texts]
     return encode(tokenizer, texts, max_tokens)
+
+
+def _plain_config(config):
+    values = json.loads(config.to_json_string(use_diff=False))
+    values.pop("_name_or_path", None)  # where the directory lay is no property of the model
+    return values
 
 
 def _host_state(model):

@@ -119,7 +119,8 @@ def quantize_multiplier(ratio):
     """
     ratio = np.asarray(ratio, np.float64)
     if not np.isfinite(ratio).all() or (ratio < 0).any() or (ratio >= 2.0**15).any():
-        raise ValueError(f"rescaling ratios must be finite, 0 to below 2**15, not {ratio.min()} to {ratio.max()}")
+        raise ValueError("rescaling ratios must be finite, 0 to below 2**15, "
+                         f"not {ratio.min()} to {ratio.max()}")
     _, exponent = np.frexp(ratio)  # ratio = fraction * 2**exponent, 0.5 <= fraction < 1
     shift = np.clip(MULTIPLIER_BITS - exponent, 1, SHIFT_MAX).astype(np.int64)
     shift = np.where(ratio == 0, SHIFT_MAX, shift)
