@@ -119,9 +119,8 @@ class AdmmState:
     def load(self, tensors, updates):
         """Inverse of :meth:`tensors`; KeyError if one is missing."""
         for name, weight in self.weights.items():
-            self.z[name] = tensors[f"z/{name}"].to(weight.device)
-            self.u[name] = tensors[f"u/{name}"].to(weight.device)
-            self._masks[name] = tensors[f"mask/{name}"].to(weight.device)
+            for kind, held in (("z", self.z), ("u", self.u), ("mask", self._masks)):
+                held[name] = tensors[f"{kind}/{name}"].to(weight.device, copy=True)
         self.updates = updates
         self._refresh_anchors()
 

@@ -1,0 +1,378 @@
+"""The trainer: exact resume, accumulation, masks, projected evaluation, other encoders, model directory."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    DataCollatorWithPadding,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    ViTConfig,
+    ViTModel,
+)
+
+from compressor.encoding import EncodedRows
+from compressor.model_dir import (
+    ModelDirError,
+    check_model,
+    describe,
+    read_compression,
+    write_model_dir,
+)
+from compressor.recipes import Recipe
+from compressor.stages import STATE_FILE, StageState
+from compressor.structures import Dense, Pattern
+from compressor.targets import target_layers
+from compressor.tasks import compute_metrics, load_task
+from compressor.tiny_model import build_tiny_model
+from compressor.trainer import (
+    CheckpointError,
+    CompressionTrainer,
+    latest_checkpoint,
+    training_arguments,
+)
+from compressor.training_run import run_training
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_task("synthetic", train_rows=64, validation_rows=40)
+
+
+def recipe_of(*stages, **training):
+    return Recipe.from_dict({
+        "schema_version": 1, "pool": {"size": 24},
+        "training": {"learning_rate": 1e-3, "batch": 16, "max_tokens": 24, **training},
+        "stages": list(stages)})
+
+
+def three_stages(coupling="loss", **training):
+    """4 + 8 + 4 steps, an ADMM interval every 3."""
+    return recipe_of({"method": "dense", "epochs": 1},
+                     {"method": "admm", "epochs": 2, "interval": 3, "coupling": coupling, "rho": 0.1},
+                     {"method": "retrain", "epochs": 1}, **training)
+
+
+def trainer_of(recipe, data, folder, model=None, **changes):
+    tiny, tokenizer = build_tiny_model(data.task, data.train, max_tokens=24)
+    return CompressionTrainer(
+        model or tiny, training_arguments(recipe, folder, use_cpu=True, **changes), recipe=recipe,
+        train_dataset=EncodedRows(data.task, data.train, tokenizer, 24),
+        eval_dataset=EncodedRows(data.task, data.validation["validation"], tokenizer, 24),
+        data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer,
+        compute_metrics=lambda found: compute_metrics(data.task, found.predictions, found.label_ids))
+
+
+def dropout(model, share=0.1):
+    """Dropout uses the random generator, which resuming must bring back too."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+    return model
+
+
+class StopAfter:
+    """Asks a trainer to stop after a step, as Ctrl-C does."""
+
+    def __init__(self, trainer, step):
+        inner = trainer.training_step
+
+        def training_step(*args, **kwargs):
+            trainer.stop_requested = trainer.state.global_step + 1 == step
+            return inner(*args, **kwargs)
+
+        trainer.training_step = training_step
+
+
+@pytest.mark.parametrize("coupling", ["loss", "decoupled"])
+def test_interrupted_run_equals_uninterrupted(coupling, data, tmp_path):
+    """Stopped within every stage, at a stage's end and between two dual updates."""
+    recipe = three_stages(coupling)
+    whole = trainer_of(recipe, data, tmp_path / "whole")
+    dropout(whole.model)
+    whole.train()
+    stops = (2, 4, 8, 12, 14)
+    for step in stops:
+        part = trainer_of(recipe, data, tmp_path / "parts")
+        dropout(part.model)
+        StopAfter(part, step)
+        part.train(resume_from_checkpoint=True if step != stops[0] else None)
+        assert part.state.global_step == step
+    last = trainer_of(recipe, data, tmp_path / "parts")
+    dropout(last.model)
+    last.train(resume_from_checkpoint=True)
+    assert last.state.global_step == whole.state.global_step == 16
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, last.model.state_dict()[name]), name
+    for kind in ("admm_dual_norm", "admm_primal_residual", "frozen_retained_energy", "eval_loss"):
+        series = [[record[kind] for record in trainer.state.log_history if kind in record]
+                  for trainer in (whole, last)]
+        assert series[0] == series[1] != [], kind
+
+
+def test_dual_variables_are_in_the_checkpoint(data, tmp_path):
+    trainer = trainer_of(three_stages(), data, tmp_path)
+    StopAfter(trainer, 11)
+    trainer.train()
+    u = {name: value.clone() for name, value in trainer.stages.admm.u.items()}
+    assert sum(float(value.abs().sum()) for value in u.values()) > 0
+    other = StageState(build_tiny_model(data.task, data.train, max_tokens=24)[0], trainer.recipe)
+    other.load(latest_checkpoint(tmp_path))
+    assert other.stage == "admm"
+    assert other.admm.updates == 2
+    assert other.structure == trainer.stages.structure
+    assert all(torch.equal(u[name], other.admm.u[name]) for name in u)
+
+
+def test_checkpoints_that_do_not_fit_are_refused(data, tmp_path):
+    with pytest.raises(CheckpointError, match="no complete checkpoint to resume from"):
+        latest_checkpoint(tmp_path)
+    trainer = trainer_of(three_stages(), data, tmp_path)
+    StopAfter(trainer, 6)
+    trainer.train()
+    folder = tmp_path / "checkpoint-6"
+    assert latest_checkpoint(tmp_path) == str(folder)
+    (tmp_path / "checkpoint-9").mkdir()  # interrupted while saving
+    assert latest_checkpoint(tmp_path) == str(folder)
+    only_attention = StageState(build_tiny_model(data.task, data.train, max_tokens=24)[0], Recipe.from_dict(
+        trainer.recipe.to_dict() | {"targets": {"roles": ["ffn2"]}}))
+    only_attention.load(folder)  # fewer layers are all there
+    raw = (folder / STATE_FILE).read_bytes()
+    for damaged in (raw[:len(raw) // 2], b"", b"pickle"):
+        (folder / STATE_FILE).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="not the state of this recipe and model"):
+            trainer.stages.load(folder)
+
+
+def test_accumulation_changes_nothing(data, tmp_path):
+    """Batch 16 = 4 x 4 rows: the same weights, up to rounding, and the same logged loss and penalty."""
+    found = []
+    for name, batch, accumulation in (("a", 16, 1), ("b", 4, 4)):
+        recipe = recipe_of({"method": "admm", "epochs": 1, "interval": 2, "rho": 0.5}, batch=batch,
+                           gradient_accumulation=accumulation, learning_rate=1e-4)
+        trainer = trainer_of(recipe, data, tmp_path / name, logging_steps=1)
+        # Rows in their own order, so that both see the same rows in a step.
+        trainer._get_train_sampler = lambda dataset=None: torch.utils.data.SequentialSampler(range(64))
+        trainer.train()
+        found.append((trainer.state.log_history, trainer.model.state_dict()))
+    (logs_a, weights_a), (logs_b, weights_b) = found
+    for key in ("loss", "grad_norm", "admm_penalty_gradient_norm"):
+        a, b = ([record[key] for record in logs if key in record] for logs in (logs_a, logs_b))
+        assert len(a) == len(b) > 0
+        assert np.allclose(a, b, rtol=1e-3), key
+    assert all(torch.allclose(weights_a[name], weights_b[name], atol=3e-5) for name in weights_a)
+
+
+def test_masks_hold_while_retraining(data, tmp_path):
+    trainer = trainer_of(three_stages(weight_decay=0.1), data, tmp_path)
+    seen = []
+    inner = trainer.stages.after_optimizer_step
+
+    def after_step(*args):
+        inner(*args)
+        if trainer.stages.masks is not None:
+            seen.append(all((weight[~trainer.stages.masks.masks[name]] == 0).all()
+                            for name, weight in trainer.stages.weights.items()))
+
+    trainer.stages.after_optimizer_step = after_step
+    trainer.train()
+    assert seen == [True] * 4
+    trainer.finalize()
+    for weight in trainer.stages.weights.values():
+        trainer.stages.structure.verify(weight.detach())
+        assert int((weight != 0).sum()) == weight.numel() // 2
+
+
+def test_evaluation_is_on_the_projected_model(data, tmp_path):
+    recipe = recipe_of({"method": "admm", "epochs": 1, "interval": 2})
+    trainer = trainer_of(recipe, data, tmp_path)
+    StopAfter(trainer, 2)
+    trainer.train()
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    metrics = trainer.evaluate()
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+    dense, projected = metrics["eval_dense_loss"], metrics["eval_loss"]
+    assert dense != projected
+    trainer.finalize()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(projected, rel=1e-6)
+    assert "eval_dense_loss" not in trainer.evaluate()
+
+
+def test_several_validation_splits(data, tmp_path):
+    trainer = trainer_of(three_stages(), data, tmp_path)
+    trainer.eval_dataset = {"one": trainer.eval_dataset, "two": trainer.eval_dataset}
+    trainer.train()
+    metrics = trainer.final_metrics()
+    assert metrics["eval_one_accuracy"] == metrics["eval_two_accuracy"]
+    assert {"eval_one_dense_accuracy", "eval_two_dense_accuracy"} <= set(metrics)
+
+
+def test_dense_recipe_prunes_nothing(data, tmp_path):
+    recipe = recipe_of({"method": "dense", "epochs": 1})
+    result = run_training(recipe, model_name="tiny", data=data, out=tmp_path / "out")
+    info = read_compression(tmp_path / "out")
+    assert info.pool is None
+    assert {layer.structure for layer in info.layers.values()} == {"dense"}
+    assert info.structure_of("encoder.layer.0.output.dense") == Dense()
+    assert "eval_accuracy" in result.metrics
+    assert "eval_dense_accuracy" not in result.metrics
+
+
+def test_warnings_say_what_will_not_converge(data, tmp_path):
+    recipe = recipe_of({"method": "admm", "epochs": 1, "learning_rate": 1e-6})
+    first, second = trainer_of(recipe, data, tmp_path).warnings
+    assert first.startswith("stage admm: 4 steps hold 0 ADMM intervals; 10 or more are usual")
+    assert "the learning rates of the ADMM stage add up to" in second
+
+
+def test_fp16_is_refused(data, tmp_path):
+    recipe = three_stages()
+    arguments = training_arguments(recipe, tmp_path, use_cpu=True)
+    arguments.fp16 = True
+    with pytest.raises(ValueError, match="use bf16"):
+        CompressionTrainer(build_tiny_model(data.task, data.train, max_tokens=24)[0], arguments,
+                           recipe=recipe)
+
+
+SMALL = {"vocab_size": 60, "num_labels": 2}
+ENCODERS = {
+    "bert": lambda: BertModel(BertConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=60)),
+    "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=40, **SMALL)),
+    "distilbert": lambda: DistilBertForSequenceClassification(DistilBertConfig(
+        dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=40, **SMALL)),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_roles_are_found_by_module(kind):
+    targets = target_layers(ENCODERS[kind]())
+    assert [target.role for target in targets.values()] == ["q", "k", "v", "o", "ffn1", "ffn2"] * 2
+    shapes = [tuple(target.module.weight.shape) for target in targets.values()][:6]
+    assert shapes == [(16, 16)] * 4 + [(32, 16), (16, 32)]
+    first = next(iter(targets))
+    assert first == {"distilbert": "transformer.layer.0.attention.q_lin"}.get(
+        kind, "encoder.layer.0.attention.self.query")
+    assert len(target_layers(ENCODERS[kind](), ("v", "ffn2"))) == 4
+
+
+def test_models_without_known_layers_are_refused():
+    model = ViTModel(ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                               intermediate_size=32, image_size=8, patch_size=4))
+    with pytest.raises(ValueError, match="ViTModel has no encoder layers of a known kind; BERT, RoBERTa"):
+        target_layers(model)
+
+
+def test_sizes_that_do_not_divide_name_the_layer(data):
+    model = BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                                 intermediate_size=30, vocab_size=60))
+    with pytest.raises(ValueError, match=r"^encoder\.layer\.0\.intermediate\.dense: .* do not divide"):
+        StageState(model, three_stages())
+
+
+@pytest.mark.parametrize("kind", ["roberta", "distilbert"])
+def test_other_encoders_train_and_reload(kind, data, tmp_path):
+    recipe = recipe_of({"method": "admm", "epochs": 0.5, "interval": 1},
+                       {"method": "retrain", "epochs": 0.5})
+    trainer = trainer_of(recipe, data, tmp_path, model=ENCODERS[kind]())
+    trainer.train()
+    trainer.finalize()
+    info = describe(trainer.model, structure=trainer.stages.structure, pruned=trainer.stages.weights,
+                    task=data.task, max_tokens=24)
+    write_model_dir(tmp_path, model=trainer.model, tokenizer=trainer.processing_class, info=info,
+                    recipe=recipe, metrics={})
+    check_model(AutoModelForSequenceClassification.from_pretrained(tmp_path), read_compression(tmp_path))
+
+
+def test_model_directory_is_a_plain_hugging_face_one(data, tmp_path):
+    recipe = Recipe.from_dict(three_stages().to_dict() | {"targets": {"roles": ["q", "ffn1"]}})
+    out = tmp_path / "out"
+    result = run_training(recipe, model_name="tiny", data=data, out=out)
+    assert result.finished
+    assert (result.step, result.steps) == (16, 16)
+    model = AutoModelForSequenceClassification.from_pretrained(out)
+    info = read_compression(out)
+    check_model(model, info)
+    assert [layer.structure for layer in info.layers.values()] == (
+        ["pattern", "dense", "dense", "dense", "pattern", "dense"] * 2)
+    assert (info.task, info.labels, info.max_tokens) == ("synthetic", ("negative", "positive"), 24)
+    assert Recipe.from_yaml(out / "recipe.yaml") == recipe
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics == result.metrics
+    assert metrics["encoder_weights"] == 2 * (4 * 64 * 64 + 2 * 64 * 256)
+    pruned = 2 * (64 * 64 + 64 * 256)
+    assert metrics["encoder_weights"] - metrics["nonzero_weights"] == pruned // 2
+    kinds = [set(json.loads(line)) for line in (out / "train_log.jsonl").read_text().splitlines()]
+    assert any("admm_mask_similarity" in kind for kind in kinds)
+    assert any("frozen_retained_energy" in kind for kind in kinds)
+    assert not (out / "checkpoints").exists()
+    assert not list(out.glob(".*"))
+
+
+def test_broken_model_directories_are_named(data, tmp_path):
+    model, tokenizer = build_tiny_model(data.task, data.train, max_tokens=24)
+    state = StageState(model, three_stages())
+    state.enter(state.recipe.stages[2])
+    info = describe(model, structure=state.structure, pruned=state.weights, task=data.task, max_tokens=24)
+    assert info.structure_of("encoder.layer.1.output.dense") == Pattern(info.pool)
+    write = {"model": model, "tokenizer": tokenizer, "recipe": state.recipe, "metrics": {}}
+    write_model_dir(tmp_path / "good", info=info, **write)
+    assert read_compression(tmp_path / "good") == info
+
+    target_layers(model)["encoder.layer.1.output.dense"].module.weight.data[5, 9] += 1.0
+    target_layers(model)["encoder.layer.1.output.dense"].module.weight.data[4:8, 8:12] += 1.0
+    with pytest.raises(ModelDirError, match=r"^encoder\.layer\.1\.output\.dense: the block at rows 4-7, "
+                                            r"columns 8-11 fits none of the 24 patterns"):
+        write_model_dir(tmp_path / "bad", info=info, **write)
+    assert not (tmp_path / "bad").exists()
+    layers = dict(info.layers)
+    layers["encoder.layer.0.output.dense"] = replace(layers["encoder.layer.0.output.dense"], shape=(8, 8))
+    with pytest.raises(ModelDirError, match=r"^encoder\.layer\.0\.output\.dense: shape \(64, 256\)"):
+        check_model(model, replace(info, layers=layers))
+    del layers["encoder.layer.0.output.dense"]
+    with pytest.raises(ModelDirError, match=r"differ from compression\.json: encoder\.layer\.0\.output"):
+        check_model(model, replace(info, layers=layers))
+
+    path = tmp_path / "good" / "compression.json"
+    good = json.loads(path.read_text())
+    for damage, message in [({"schema_version": 2}, "version 2; this program reads"),
+                            ({"pool": None}, "there is no pool"),
+                            ({"pool": {"patterns": ["11"], "keep": 8, "balance": "row"}}, "damaged"),
+                            ({"layers": 3}, "damaged")]:
+        path.write_text(json.dumps(good | damage))
+        with pytest.raises(ModelDirError, match=message):
+            read_compression(tmp_path / "good")
+    path.write_text("{")
+    with pytest.raises(ModelDirError, match="damaged"):
+        read_compression(tmp_path / "good")
+    path.unlink()
+    with pytest.raises(ModelDirError, match=r"no compression\.json; it is not, or not yet, the output"):
+        read_compression(tmp_path / "good")
+
+
+@pytest.mark.nightly
+def test_demo_recipe_learns_the_task_and_pruning_keeps_it(tmp_path):
+    """About a minute: over 95 % before and after half the weights are gone."""
+    result = run_training(Recipe.preset("demo"), model_name="tiny", data=load_task("synthetic"),
+                          out=tmp_path / "out")
+    assert result.metrics["eval_dense_accuracy"] > 0.95
+    assert result.metrics["eval_accuracy"] > 0.95
+    assert result.metrics["nonzero_weights"] == result.metrics["encoder_weights"] // 2
