@@ -142,6 +142,8 @@ class AcceleratorSpec:
         Descriptors that the program memory holds.
     configuration : int
         First 32 bits of the configuration hash, readable at run time.
+    watchdog_bits : int
+        A run in which nothing moves for 2**watchdog_bits cycles ends with an error.
     """
 
     array: ArraySpec
@@ -151,6 +153,7 @@ class AcceleratorSpec:
     column_bits: int
     program_depth: int
     configuration: int = 0
+    watchdog_bits: int = 20
 
     def __post_init__(self):
         if self.array.word_bits % self.bus_bits:

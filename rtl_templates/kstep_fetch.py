@@ -1,0 +1,66 @@
+"""K-step fetch: from a place in the bank to the K-step that the array takes."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl_templates.activation_buffer import ActivationBuffer
+from rtl_templates.matmul_controller import address_bits, issue_layout
+from rtl_templates.pattern_array import kstep_layout
+from rtl_templates.record_memory import RecordMemory
+from rtl_templates.tile_banks import BANKS, index_layout
+
+
+class KStepFetch(wiring.Component):
+    """Reads the index, then activations and weights together. A pipeline without waits.
+
+    Latency: ``LATENCY`` clock cycles from ``issue`` to ``kstep``. Throughput: 1 K-step per cycle.
+
+    Members
+    -------
+    issue : :py:`In(issue_layout(spec))`
+    index_bank, index_kstep, index : index memory of the tile banks
+    weights_bank, weights_kstep, weights : weight memory of the tile banks
+    activation_address, activation : read port of the activation buffer
+    kstep : :py:`Out(kstep_layout(spec.array))`
+    """
+
+    ADDRESS = RecordMemory.LATENCY + 1
+    """Cycles from ``issue`` to the read of weights and activations."""
+    LATENCY = ADDRESS + RecordMemory.LATENCY
+    assert ActivationBuffer.READ_LATENCY == RecordMemory.LATENCY
+
+    def __init__(self, spec):
+        self.spec = spec
+        super().__init__({
+            "issue": In(issue_layout(spec)),
+            "index_bank": Out(range(BANKS)), "index_kstep": Out(range(spec.tile_ksteps)),
+            "index": In(index_layout(spec)),
+            "weights_bank": Out(range(BANKS)), "weights_kstep": Out(range(spec.tile_ksteps)),
+            "weights": In(spec.tiles.weight_bits),
+            "activation_address": Out(address_bits(spec)), "activation": In(spec.array.word_bits),
+            "kstep": Out(kstep_layout(spec.array))})
+
+    def elaborate(self, platform):
+        m = Module()
+        stages = [self.issue]
+        for stage in range(self.LATENCY):
+            stages.append(Signal(issue_layout(self.spec), name=f"issue{stage}"))
+            m.d.sync += stages[-1].eq(stages[-2])
+        m.d.comb += [self.index_bank.eq(self.issue.bank), self.index_kstep.eq(self.issue.kstep),
+                     self.weights_bank.eq(stages[self.ADDRESS].bank),
+                     self.weights_kstep.eq(stages[self.ADDRESS].kstep)]
+        m.d.sync += self.activation_address.eq(stages[self.ADDRESS - 1].base + self.index.column)
+
+        controls, dense = self.index.controls, self.index.dense
+        for stage in range(self.LATENCY - self.ADDRESS + 1):
+            delayed = Signal(self.index.controls.shape(), name=f"controls{stage}", reset_less=True)
+            delayed_dense = Signal(len(dense), name=f"dense{stage}", reset_less=True)
+            m.d.sync += [delayed.eq(controls), delayed_dense.eq(dense)]
+            controls, dense = delayed, delayed_dense
+        m.d.comb += [self.kstep[name].eq(stages[-1][name])
+                     for name in ("valid", "first", "last", "words", "slot")]
+        m.d.comb += [self.kstep.dense.eq(dense), self.kstep.controls.eq(controls),
+                     self.kstep.weights.as_value().eq(self.weights),
+                     self.kstep.activations.as_value().eq(self.activation)]
+        return m
