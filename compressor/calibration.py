@@ -57,8 +57,10 @@ def split_method(method):
     return name, percentile
 
 
-DEFAULT_METHODS = Methods(inputs="max", outputs="percentile:99.9")
-"""Measured on SST-2."""
+DEFAULT_METHODS = Methods(inputs="max", outputs="percentile:99.95")
+"""The least error of the logits on SST-2, all-MiniLM-L6, dense and pattern-pruned. Few outliers, 100
+times larger than the rest, dominate the outputs of the feed-forward layer: there ``max`` and ``mse``
+are three times worse, and ``percentile:99.99`` is still too high."""
 
 
 @dataclass(frozen=True, kw_only=True)

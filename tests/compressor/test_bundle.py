@@ -111,6 +111,16 @@ def test_failed_save_leaves_the_old_file_and_nothing_else(bundle, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["pruned.pt"]
 
 
+def test_interrupted_save_leaves_nothing(bundle, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        save_bundle(bundle, tmp_path / "pruned.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bert_base_layer_has_half_its_weights(tmp_path):
     bundle = bert_base_layer_bundle()
     assert bundle.weights == 4 * 768 * 768 + 2 * 768 * 3072
@@ -252,7 +262,16 @@ def _change_dtype(raw):
     raw["layers"][Q]["bias"] = raw["layers"][Q]["bias"].to(torch.int64)
 
 
+def _change_shape(raw):
+    raw["layers"][Q]["weights"] = raw["layers"][Q]["weights"].reshape(2, -1)
+
+
+def _change_meaning_of_the_same_bytes(raw):
+    raw["layers"][Q]["bias"] = raw["layers"][Q]["bias"].view(torch.uint32)
+
+
 @pytest.mark.parametrize(("change", "place"), [
+    (_change_shape, f"layers.{Q}.weights"), (_change_meaning_of_the_same_bytes, f"layers.{Q}.bias"),
     (_change_weight, f"layers.{Q}.weights"), (_change_host, "host.state_dict.classifier.bias"),
     (_change_value, "values"), (_change_order, "values"), (_change_dtype, f"layers.{Q}.bias"),
 ])
