@@ -85,10 +85,7 @@ def test_interrupt_keeps_a_checkpoint_and_resume_ends_the_run(tmp_path):
     checkpoint, = (out / "checkpoints").glob("checkpoint-*")
     step = int(checkpoint.name.split("-")[1])
 
-    # The rest of 4000 steps would take too long here: a resumed run must start at that step.
-    other = compress(*train_arguments(tmp_path / "recipe.yaml", out)[:-2], "--resume", "--model", "none",
-                     "--task", "sst3")
-    assert other.exit_code == 1
+    # The rest of 4000 steps would take too long here: it is enough that the run goes on at that step.
     run = subprocess.Popen([*command, "--resume"], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
                            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
     before = sum(1 for _ in log.open())
@@ -144,6 +141,10 @@ def test_foreign_directories_are_not_deleted(recipe, tmp_path):
     result = compress(*train_arguments(recipe, out), "--overwrite")
     assert "not the output of compress train; it is not overwritten" in result.output
     assert (out / "a.jpg").exists()
+
+
+def test_every_command_is_registered():
+    assert set(main.commands) == {"train", "presets", "export", "verify"}
 
 
 def test_presets_are_listed_and_printed():
