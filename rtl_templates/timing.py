@@ -1,0 +1,270 @@
+"""Exact timing of a run: the constants of the components, and the recursion that adds them up.
+
+Times are clock cycles from the first cycle of the run, 0, in which the program and the weight stream are
+asked for. They hold for the *nominal memory*: it accepts addresses and write data at once, sends the first
+beat of a burst ``read_latency`` cycles after its address was taken (or right behind the burst before) and
+then one beat a cycle, and answers a write ``write_latency`` cycles after its last beat. The names below
+are the properties of :class:`Timing`; ``a . b`` means that b of tile i is one of a's.
+
+Program: of B beats, the last arrives at ``f = address + read_latency + B - 1``; the first descriptor can be
+dispatched at ``f + fetch_to_dispatch``, the next at the earliest ``dispatch_interval`` after the one
+before. A descriptor is dispatched once every unit in its wait mask is idle, and
+* LOAD and STORE: once both of these units are idle;
+* MATMUL: once ``accept_next`` has passed since the last tile of the MATMUL before was taken;
+* END: once all units are idle; ``cycles = dispatch + end_to_done``.
+
+LOAD of n words dispatched at d: the last beat arrives at
+``r = d + address + read_latency + (n - 1) * word_interval + beats_per_word - 1``, one cycle later if the first
+burst is a single beat that others follow (addresses are offered every second cycle) and beats are not
+paused anyway. Idle at ``r + load_to_idle``.
+
+STORE of n words dispatched at d: the last beat leaves at
+``w = d + store_to_beat + (n - 1) * word_interval + beats_per_word - 1``. Idle at
+``w + write_latency + response_to_idle``.
+
+Tiles, i counted over the whole run, with K_i K-steps, W_i words, b_i beats, G token groups, D the dispatch
+of their MATMUL; s_i is the beats of all tiles before:
+* load begins: ``h_i = max(e_{i-1} + 1, weights_ready + s_i, L_{i-2} + release_to_load,
+  drained_{i-4} + release_to_load)``: the stream, a free bank, a free slot of row constants;
+* load ends: ``e_i = h_i + b_i - 1``;
+* taken by the controller: ``a_i = max(e_i + loaded_to_take, L_{i-1}, D + dispatch_to_take)``, where D is
+  only there for the first tile of a MATMUL;
+* last K-step of the first pass: ``l_i = max(a_i + K_i, L_{i-1} + 4 W_{i-1})``; the K-steps before it never
+  wait;
+* last K-step of all: ``L_i = l_i + (G - 1) * max(K_i, 4 W_i)``;
+* last result requantized: ``drained_i = L_i + result_latency + 4 W_i - 1``.
+The array is idle at ``drained_i + drained_to_idle`` of its last tile.
+
+The read latency must stay below ``Timing.read_latency_limit``, beyond which the beats that a master may
+have under way no longer hide it; the write latency likewise.
+"""
+
+from dataclasses import dataclass
+
+from rtl_templates.array_spec import AcceleratorSpec
+from rtl_templates.axi import OUTSTANDING_BEATS, burst_beats
+from rtl_templates.beat_fifo import BeatFifo
+from rtl_templates.kstep_fetch import KStepFetch
+from rtl_templates.load_unit import LoadUnit, word_interval
+from rtl_templates.matmul_controller import MatmulController
+from rtl_templates.program_format import Opcode, Unit
+from rtl_templates.requantizer import RowRequantizer
+from rtl_templates.sequencer import Sequencer, program_memory
+from rtl_templates.store_unit import StoreUnit
+from rtl_templates.stream_reader import StreamReader
+from rtl_templates.stream_writer import StreamWriter
+from rtl_templates.tile_loader import TileLoader
+
+
+@dataclass(frozen=True, kw_only=True)
+class NominalMemory:
+    """Memory without random waits; latencies in clock cycles, at least 1."""
+
+    read_latency: int = 32
+    write_latency: int = 8
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Every latency that a run's cycles depend on, in clock cycles, made from the spec.
+
+    >>> Timing.dispatch_interval
+    5
+    """
+
+    spec: AcceleratorSpec
+
+    address = StreamReader.LATENCY
+    """From a read's start to its first address."""
+    fetch_to_dispatch = Sequencer.FETCH_TO_DISPATCH
+    """From the last beat of the program to the first dispatch."""
+    dispatch_interval = Sequencer.DISPATCH_INTERVAL
+    """From a dispatch to the next."""
+    end_to_done = Sequencer.END_TO_DONE + 1
+    """From the dispatch of END to the value of ``cycles``."""
+    load_to_idle = LoadUnit.LAST_BEAT_TO_IDLE
+    """From the last beat of a LOAD to its unit's being idle."""
+    store_to_beat = StoreUnit.LATENCY
+    """From the dispatch of a STORE to its first beat."""
+    response_to_idle = StreamWriter.RESPONSE_TO_IDLE
+    """From the last response of a STORE to its unit's being idle."""
+    loaded_to_take = TileLoader.LOADED
+    """From the last beat of a tile to its being taken."""
+    dispatch_to_take = MatmulController.DISPATCH
+    """From the dispatch of a MATMUL to its first tile's being taken."""
+    take_to_issue = MatmulController.TILE
+    """From a tile's being taken to its first K-step."""
+    accept_next = MatmulController.DISPATCH
+    """From the last tile's being taken to the next MATMUL's being dispatched."""
+    release_to_load = 1
+    """From the last K-step of a tile to its bank's being filled again."""
+    drained_to_idle = 1
+    """From the last requantized row to the array's being idle."""
+
+    @property
+    def word_interval(self):
+        """Cycles that LOAD and STORE take for a word."""
+        return word_interval(self.spec)
+
+    @property
+    def weights_ready(self):
+        """From the start to the first beat of weights at the loader, without the memory's latency."""
+        return StreamReader.LATENCY + BeatFifo.LATENCY
+
+    @property
+    def result_latency(self):
+        """From the last K-step of a pass to its first requantized row: fetch, array, requantizer."""
+        return KStepFetch.LATENCY + self.spec.array.latency + RowRequantizer.LATENCY
+
+    @property
+    def read_latency_limit(self):
+        """Latencies from here on are no longer hidden."""
+        return OUTSTANDING_BEATS - 2 * burst_beats(self.spec.bus_bits)
+
+    def program_beats(self, descriptors):
+        """Beats of a program of so many descriptors."""
+        memory = program_memory(self.spec)
+        return -(-descriptors * memory.parts // memory.records_per_row)
+
+    def load_cycles(self, descriptor, memory):
+        """From the dispatch of a LOAD to its unit's being idle."""
+        beats = self.spec.beats_per_word
+        last = self.address + memory.read_latency + (descriptor.length - 1) * self.word_interval + beats - 1
+        burst = burst_beats(self.spec.bus_bits)
+        place = descriptor.offset * 8 // self.spec.bus_bits % burst
+        alone = place == burst - 1 and descriptor.length * beats > 1 and beats > 1
+        return last + (StreamReader.INTERVAL - 1) * alone + self.load_to_idle
+
+    def store_cycles(self, descriptor, memory):
+        """From the dispatch of a STORE to its unit's being idle."""
+        last = (self.store_to_beat + (descriptor.length - 1) * self.word_interval
+                + self.spec.beats_per_word - 1)
+        return last + memory.write_latency + self.response_to_idle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a run's registers will hold.
+
+    Parameters
+    ----------
+    cycles : int
+    dispatches : list of int
+        Dispatch time of each descriptor, as in the profile window.
+    busy, weight_wait, drain_wait, load, store : int
+        The counters ``busy_cycles``, ``weight_wait_cycles``, ``drain_wait_cycles``, ``load_cycles``,
+        ``store_cycles``.
+    """
+
+    cycles: int
+    dispatches: list
+    busy: int
+    weight_wait: int
+    drain_wait: int
+    load: int
+    store: int
+
+
+class _Tiles:
+    """The recursion over the tiles of a run; ``product`` advances it by one MATMUL."""
+
+    def __init__(self, timing, tiles, memory):
+        self.timing = timing
+        self.tiles = iter(tiles)
+        self.format = timing.spec.tiles
+        self.streamed = timing.weights_ready + memory.read_latency  # weights_ready + s_i
+        self.load_end = -1
+        self.last, self.last_words = -1, 0  # L and W of the tile before
+        self.before_last = -1  # L of the one before that
+        self.drained = [-1, -1, -1, -1]
+        self.accepts_at = self.idle_at = 0
+        self.busy = self.weight_wait = self.drain_wait = 0
+
+    def product(self, dispatch, groups, count):
+        timing, form = self.timing, self.format
+        want = dispatch + timing.dispatch_to_take
+        for _ in range(count):
+            words, ksteps = next(self.tiles)
+            beats = form.beats(ksteps)
+            begin = max(self.load_end + 1, self.streamed, self.before_last + timing.release_to_load,
+                        self.drained[0] + timing.release_to_load)
+            self.load_end = begin + beats - 1
+            self.streamed += beats
+            loaded = self.load_end + timing.loaded_to_take
+            self.weight_wait += max(0, loaded - max(self.last + 1, want))
+            taken = max(loaded, self.last, want)
+            unhindered = taken + timing.take_to_issue + ksteps - 1
+            last = max(unhindered, self.last + 4 * self.last_words)
+            self.drain_wait += last - unhindered + (groups - 1) * max(0, 4 * words - ksteps)
+            self.busy += groups * ksteps
+            self.before_last = self.last
+            self.last, self.last_words = last + (groups - 1) * max(ksteps, 4 * words), words
+            self.drained = [*self.drained[1:], self.last + timing.result_latency + 4 * words - 1]
+            want = taken + 1
+        self.accepts_at = taken + timing.accept_next
+        self.idle_at = self.drained[-1] + timing.drained_to_idle
+
+
+def predict(spec, descriptors, tiles, memory=None):
+    """Exact cycles of a program under the nominal memory; see the recursion above.
+
+    Parameters
+    ----------
+    spec : AcceleratorSpec
+    descriptors : sequence of Descriptor
+        A complete program; the last is END.
+    tiles : sequence of (words, ksteps)
+        Output words and K-steps of the tiles in the weight stream, in order.
+    memory : optional
+        Anything with ``read_latency`` and ``write_latency``; :class:`NominalMemory` unless given.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    ValueError
+        If a latency is too long for an exact prediction, or the program consumes more tiles than there
+        are.
+
+    A hundred thousand tiles take a fraction of a second.
+    """
+    timing = Timing(spec)
+    memory = NominalMemory() if memory is None else memory
+    for name in ("read_latency", "write_latency"):
+        if not 1 <= getattr(memory, name) < timing.read_latency_limit:
+            raise ValueError(f"{name} must be 1 to {timing.read_latency_limit - 1} cycles for an exact "
+                             f"prediction, not {getattr(memory, name)}")
+    needed = sum(d.tiles for d in descriptors if d.opcode is Opcode.MATMUL)
+    if needed > len(tiles):
+        raise ValueError(f"the program consumes {needed} tiles; the weight stream has {len(tiles)}")
+
+    array = _Tiles(timing, tiles, memory)
+    ready = (timing.address + memory.read_latency + timing.program_beats(len(descriptors)) - 1
+             + timing.fetch_to_dispatch)
+    load_idle = store_idle = 0
+    load = store = 0
+    dispatches = []
+    for descriptor in descriptors:
+        opcode = descriptor.opcode
+        time = max(ready, load_idle * bool(descriptor.wait & Unit.LOAD),
+                   array.idle_at * bool(descriptor.wait & Unit.ARRAY),
+                   store_idle * bool(descriptor.wait & Unit.STORE))
+        if opcode is Opcode.MATMUL:
+            time = max(time, array.accepts_at)
+            array.product(time, descriptor.groups, descriptor.tiles)
+        elif opcode is Opcode.END:
+            time = max(time, load_idle, array.idle_at, store_idle)
+        else:
+            time = max(time, load_idle, store_idle)
+            if opcode is Opcode.LOAD:
+                load_idle = time + timing.load_cycles(descriptor, memory)
+                load += load_idle - time - 1
+            else:
+                store_idle = time + timing.store_cycles(descriptor, memory)
+                store += store_idle - time - 1
+        dispatches.append(time)
+        ready = time + timing.dispatch_interval
+    return Prediction(cycles=dispatches[-1] + timing.end_to_done, dispatches=dispatches, busy=array.busy,
+                      weight_wait=array.weight_wait, drain_wait=array.drain_wait, load=load, store=store)
