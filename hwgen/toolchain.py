@@ -18,7 +18,6 @@ VERILATOR_MAKE_VARIABLES = {
     "CFG_CXXFLAGS_PCH_I": "-include",
     "CFG_CXXFLAGS_STD": "-std=gnu++20",
     "CFG_LDLIBS_THREADS": "-pthread",
-    "OPT_FAST": "-O3",
 }
 """Settings that the packaged Verilator's ``verilated.mk`` leaves empty."""
 
@@ -103,9 +102,13 @@ def verilator_environment():
     return {"PATH": path, "VERILATOR_ROOT": str(root)}
 
 
-def verilator_make_flags():
-    """The make variables as one string, for Verilator's ``-MAKEFLAGS`` or the variable MAKEFLAGS."""
-    return " ".join(f"{name}={value}" for name, value in VERILATOR_MAKE_VARIABLES.items())
+def verilator_make_flags(optimize="-O3"):
+    """The make variables as one string, for Verilator's ``-MAKEFLAGS`` or the variable MAKEFLAGS.
+
+    ``optimize`` is for the compiler: ``-O3`` for speed, ``-O1`` where compiling takes longer than running.
+    """
+    variables = {**VERILATOR_MAKE_VARIABLES, "OPT_FAST": optimize}
+    return " ".join(f"{name}={value}" for name, value in variables.items())
 
 
 def run_tool(name, arguments, *, cwd=None):

@@ -10,8 +10,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from hwgen.toolchain import ToolError, find_tool, verilator_environment, verilator_make_flags
-from sim.harness import WAIVERS, SimulationError
+from sim.harness import SIM_DIRECTORY, WAIVERS, SimulationError
 
+PUBLIC_PORTS = SIM_DIRECTORY / "cocotb.vlt"
 SIMULATORS = ("verilator", "icarus")
 
 
@@ -69,8 +70,8 @@ def run_cocotb(verilog, case, directory, *, simulator="verilator", tests=None, s
     directory.mkdir(parents=True, exist_ok=True)
     sources, arguments = [Path(verilog).resolve()], []
     if simulator == "verilator":
-        sources.insert(0, WAIVERS)
-        arguments = ["-Wno-fatal", "-Wno-WIDTH", "--timing"]
+        sources[:0] = [WAIVERS, PUBLIC_PORTS]
+        arguments = ["-Wno-fatal", "-Wno-WIDTH", "--no-public-flat-rw"]
     with tempfile.TemporaryDirectory(dir=directory, prefix="run-") as name, _environment():
         run_directory = Path(name)
         log, report = run_directory / "log", run_directory / "report"
@@ -117,7 +118,7 @@ def _environment():
     """What cocotb's runner takes from the environment; its special treatment of pytest is not wanted."""
     before = dict(os.environ)
     os.environ.update(verilator_environment())
-    os.environ["MAKEFLAGS"] = verilator_make_flags()
+    os.environ["MAKEFLAGS"] = verilator_make_flags(optimize="-O1")
     os.environ.pop("PYTEST_CURRENT_TEST", None)
     try:
         yield

@@ -1,0 +1,23 @@
+"""One small build for all simulation tests; benches are compiled once in it."""
+
+import pytest
+
+from compressor.bundle import save_bundle
+from hwgen.packaging import build
+from hwgen.planner import PlanRequest
+from sim.open_build import open_build
+from tests.bundles import random_bundle
+
+
+def make_build(directory, request, **bundle):
+    """Random bundle and its build, opened."""
+    save_bundle(random_bundle(**bundle), directory / "pruned.pt")
+    build(directory / "pruned.pt", directory / "build", request)
+    return open_build(directory / "build")
+
+
+@pytest.fixture(scope="session")
+def small_build(tmp_path_factory):
+    """R = 2, T = 4: 6 rows of blocks do not divide into tiles, 9 tokens do not divide into lanes."""
+    return make_build(tmp_path_factory.mktemp("small"), PlanRequest(rows=2, lanes=4, bus_bits=64, tokens=16),
+                      hidden=24, layers=1, heads=2, ffn=40, absent_blocks=0.2, max_tokens=16)

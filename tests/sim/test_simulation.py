@@ -1,0 +1,208 @@
+"""The generated accelerator in the C++ bench: bit-exact, in the predicted cycle, and seen to fail."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from hwgen.packaging import BuildError
+from hwgen.plan import PlanError
+from hwgen.planner import PlanRequest
+from hwgen.program import chained_program, linear_program
+from rtl_templates.array_spec import PoolStorage
+from sim.cli import sim
+from sim.harness import MemoryTiming, SimulationError
+from sim.open_build import open_build, stream_file
+from sim.results import problems
+from sim.runner import SimulationRequest, simulate
+from tests.sim.conftest import make_build
+
+
+def run_command(build, *arguments):
+    return CliRunner().invoke(sim, [str(build.directory), *map(str, arguments)])
+
+
+def test_every_word_and_every_cycle(small_build):
+    result = simulate(small_build, SimulationRequest(limit=2))
+    assert problems(result) == []
+    program = linear_program(small_build.plan)
+    assert result.words == 2 * sum(tensor.bytes for tensor in program.outputs) // 16
+    assert result.cycles == result.predicted_cycles == 2 * small_build.plan.predicted_cycles
+    assert result.dispatch_mismatches == 0
+    assert [layer.name for layer in result.layers] == list(small_build.bundle.layers)
+    assert all(layer.cycles == layer.predicted_cycles for layer in result.layers)
+    assert result.macs == 2 * 16 * small_build.bundle.kept_weights
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 9])
+def test_any_number_of_tokens(small_build, tokens):
+    result = simulate(small_build, SimulationRequest(tokens=tokens))
+    assert problems(result) == []
+    lanes = small_build.lanes
+    rows = sum(layer.rows for layer in small_build.bundle.layers.values())
+    assert result.padding_values == (-tokens % lanes) * rows
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_random_waits_change_no_word(small_build, seed):
+    result = simulate(small_build, SimulationRequest(tokens=6, timing=MemoryTiming(stalls=seed)))
+    assert problems(result) == []
+    assert result.stalled_cycles > result.cycles
+    assert result.words == 2 * sum(t.bytes for t in linear_program(small_build.plan, tokens=6).outputs) // 16
+
+
+@pytest.mark.parametrize(("read", "write"), [(1, 1), (7, 30), (200, 90)])
+def test_cycles_are_predicted_for_any_latency(small_build, read, write):
+    timing = MemoryTiming(read_latency=read, write_latency=write)
+    assert problems(simulate(small_build, SimulationRequest(timing=timing))) == []
+
+
+def test_some_of_the_layers(small_build):
+    result = simulate(small_build, SimulationRequest(layers="*output.dense"))
+    assert problems(result) == []
+    assert [layer.name for layer in result.layers] == ["encoder.layer.0.attention.output.dense",
+                                                       "encoder.layer.0.output.dense"]
+
+
+def test_chained_layers(small_build):
+    result = simulate(small_build, SimulationRequest(), program=chained_program(small_build.plan))
+    assert problems(result) == []
+
+
+def test_sentences(small_build, tmp_path):
+    """Text goes through the bundle's own tokenizer and float model to the layers' inputs."""
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"sentence": f"word{i} word{i + 1}"}) + "\n"
+                                                 for i in range(3)))
+    result = simulate(small_build, SimulationRequest(data=tmp_path / "data.jsonl", limit=2, tokens=5))
+    assert problems(result) == []
+    assert (result.runs, result.tokens) == (2, 5)
+
+
+def test_json_has_the_promised_keys(small_build):
+    outcome = run_command(small_build, "--json", "--tokens", 5, "--layers", "*query")
+    assert outcome.exit_code == 0, outcome.output
+    values = json.loads(outcome.stdout)
+    for part in (values, *values["layers"]):
+        assert {"words", "mismatches", "cycles", "predicted_cycles", "utilization", "macs"} <= set(part)
+    assert values["passed"] is True
+    assert 0 < values["utilization"] <= 1
+
+
+def test_table_ends_with_the_verdict(small_build):
+    outcome = run_command(small_build, "--tokens", 5, "--stalls", 9)
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout.splitlines()[-1].startswith("passed: ")
+    assert "random waits (seed 9)" in outcome.stdout
+
+
+@pytest.fixture(scope="module")
+def mutant(small_build, tmp_path_factory):
+    """The same build with one operator of its requantizer changed."""
+    directory = tmp_path_factory.mktemp("mutant") / "build"
+    shutil.copytree(small_build.directory, directory, ignore=shutil.ignore_patterns("sim"))
+    build = open_build(directory)
+    text = build.verilog.read_text()
+    mutated = mutate(text)
+    assert mutated != text
+    build.verilog.write_text(mutated)
+    return build
+
+
+def test_a_mutated_design_fails(mutant):
+    outcome = run_command(mutant, "--json", "--tokens", 8)
+    assert outcome.exit_code == 1
+    values = json.loads(outcome.stdout)
+    assert values["passed"] is False
+    assert values["mismatches"] > 0
+    assert "got" in values["layers"][0]["first_mismatch"]
+    assert "output words differ from the golden model" in outcome.stderr
+
+
+def test_wrong_weights_fail(small_build, tmp_path):
+    """One flipped bit of one weight is one wrong channel."""
+    directory = tmp_path / "build"
+    shutil.copytree(small_build.directory, directory)
+    path = directory / "weights" / "weights.bin"
+    stream = bytearray(path.read_bytes())
+    stream[-1] ^= 0x40
+    path.write_bytes(stream)
+    result = simulate(open_build(directory), SimulationRequest(tokens=4))
+    assert result.mismatches > 0
+    assert [layer.mismatches > 0 for layer in result.layers] == [False] * 5 + [True]
+
+
+def test_wrong_prediction_fails(small_build, monkeypatch):
+    predict = __import__("hwgen.cost", fromlist=["predict_program"]).predict_program
+    monkeypatch.setattr("sim.runner.predict_program",
+                        lambda *a: replace(predict(*a), cycles=predict(*a).cycles + 1))
+    result = simulate(small_build, SimulationRequest(tokens=4))
+    assert not result.passed
+    assert "predicted" in problems(result)[0]
+
+
+def test_broken_tile_ends_with_a_status(small_build, tmp_path):
+    directory = tmp_path / "build"
+    shutil.copytree(small_build.directory, directory)
+    path = directory / "weights" / "weights.bin"
+    stream = bytearray(path.read_bytes())
+    stream[3] ^= 0xFF
+    path.write_bytes(stream)
+    with pytest.raises(SimulationError, match=r"run 1: the run ended with status 3 \(BAD_TILE\)"):
+        simulate(open_build(directory), SimulationRequest(tokens=4))
+    outcome = run_command(open_build(directory), "--tokens", 4, "--json")
+    assert outcome.exit_code == 1
+    assert "BAD_TILE" in json.loads(outcome.stdout)["error"]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--tokens", 17), "17 tokens do not fit"),
+    (("--layers", "nothing*"), "no layer matches 'nothing*'; the layers are encoder.layer.0"),
+    (("--data", "absent.jsonl"), "absent.jsonl: cannot read"),
+])
+def test_impossible_requests_are_one_line(small_build, arguments, message):
+    outcome = run_command(small_build, *arguments)
+    assert outcome.exit_code == 1
+    assert message in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_truncated_weights_are_refused(small_build, tmp_path):
+    directory = tmp_path / "build"
+    shutil.copytree(small_build.directory, directory, ignore=shutil.ignore_patterns("sim"))
+    path = directory / "weights" / "weights.bin"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(BuildError, match="the plan says"):
+        stream_file(open_build(directory), linear_program(small_build.plan), tmp_path)
+
+
+def test_not_a_build(tmp_path):
+    outcome = CliRunner().invoke(sim, [str(tmp_path)])
+    assert outcome.exit_code == 1
+    assert "is not a build" in outcome.stderr
+
+
+def test_choosing_no_layer_is_a_plan_error(small_build):
+    with pytest.raises(PlanError, match="no layer matches"):
+        simulate(small_build, SimulationRequest(layers="x"))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("structure", ["pattern", "dense", "nm", "mixed"])
+@pytest.mark.parametrize(("rows", "lanes", "bus_bits"), [(1, 2, 64), (3, 8, 32), (4, 4, 128)])
+def test_sizes_and_structures(tmp_path, structure, rows, lanes, bus_bits):
+    request = PlanRequest(rows=rows, lanes=lanes, bus_bits=bus_bits, tokens=11)
+    build = make_build(tmp_path, request, hidden=40, layers=2, heads=4, ffn=72, structure=structure,
+                       absent_blocks=0.3, max_tokens=16)
+    for seed in (1, 2, 3):
+        assert problems(simulate(build, SimulationRequest(timing=MemoryTiming(stalls=seed), seed=seed))) == []
+    assert problems(simulate(build, SimulationRequest(), program=chained_program(build.plan))) == []
+
+
+@pytest.mark.nightly
+def test_pool_in_memory(tmp_path):
+    request = PlanRequest(rows=2, lanes=4, bus_bits=64, tokens=11, storage=PoolStorage.RAM)
+    build = make_build(tmp_path, request, hidden=32, layers=1, heads=4, ffn=64, max_tokens=16)
+    assert build.pool
+    assert problems(simulate(build, SimulationRequest(timing=MemoryTiming(stalls=1)))) == []
