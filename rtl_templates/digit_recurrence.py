@@ -72,7 +72,8 @@ class SquareRoot(wiring.Component):
         for lane in range(self.spec.lanes):
             radicand = Signal(RADICAND_BITS, name=f"radicand{lane}")
             root = Signal(RESULT_BITS, name=f"root{lane}")
-            remainder = Signal(RESULT_BITS + 1, name=f"remainder{lane}")  # at most twice the root
+            # At most twice the root so far; what the last step leaves is not needed.
+            remainder = Signal(RESULT_BITS, name=f"remainder{lane}")
             extended = Cat(radicand[-2:], remainder)
             trial = Signal(len(extended) + 1, name=f"trial{lane}")
             fits = ~trial[-1]

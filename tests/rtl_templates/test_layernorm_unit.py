@@ -97,7 +97,8 @@ def extreme_tokens(lanes, hidden):
     outlier = np.where(np.arange(hidden) == hidden // 2, 127, -127)
     step = np.where(np.arange(hidden) == 0, 1, 0)
     rows = [(0 * ones, 0 * ones), (127 * ones, 127 * ones), (-127 * ones, -127 * ones),
-            (127 * ones, -127 * ones), (half, half), (outlier, outlier), (-outlier, -outlier), (step, 0 * ones), (0 * ones, -step),
+            (127 * ones, -127 * ones), (half, half), (outlier, outlier), (-outlier, -outlier),
+            (step, 0 * ones), (0 * ones, -step),
             (5 * ones, 5 * ones + step)]
     rows += rows[:-len(rows) % lanes]
     return tuple(np.stack(part) for part in zip(*rows, strict=True))
