@@ -14,9 +14,9 @@ before. A descriptor is dispatched once every unit in its wait mask is idle, and
 * END: once all units are idle; ``cycles = dispatch + end_to_done``.
 
 LOAD of n words dispatched at d: the last beat arrives at
-``r = d + address + read_latency + (n - 1) * word_interval + beats_per_word - 1``, one cycle later if the first
-burst is a single beat that others follow (addresses are offered every second cycle) and beats are not
-paused anyway. Idle at ``r + load_to_idle``.
+``r = d + address + read_latency + (n - 1) * word_interval + beats_per_word - 1``, one cycle later if the
+first burst is a single beat that others follow (addresses are offered every second cycle) and beats are
+not paused anyway. Idle at ``r + load_to_idle``.
 
 STORE of n words dispatched at d: the last beat leaves at
 ``w = d + store_to_beat + (n - 1) * word_interval + beats_per_word - 1``. Idle at
@@ -39,6 +39,9 @@ The read latency must stay below ``Timing.read_latency_limit``, beyond which the
 have under way no longer hide it; the write latency likewise.
 """
 
+import functools
+import itertools
+from collections import deque
 from dataclasses import dataclass
 
 from rtl_templates.array_spec import AcceleratorSpec
@@ -50,9 +53,11 @@ from rtl_templates.matmul_controller import MatmulController
 from rtl_templates.program_format import Opcode, Unit
 from rtl_templates.requantizer import RowRequantizer
 from rtl_templates.sequencer import Sequencer, program_memory
+from rtl_templates.slot_assignment import SIZE
 from rtl_templates.store_unit import StoreUnit
 from rtl_templates.stream_reader import StreamReader
 from rtl_templates.stream_writer import StreamWriter
+from rtl_templates.tile_banks import SLOTS
 from rtl_templates.tile_loader import TileLoader
 
 
@@ -171,21 +176,21 @@ class _Tiles:
     def __init__(self, timing, tiles, memory):
         self.timing = timing
         self.tiles = iter(tiles)
-        self.format = timing.spec.tiles
+        self.beats = functools.cache(timing.spec.tiles.beats)
+        self.result_latency = timing.result_latency
         self.streamed = timing.weights_ready + memory.read_latency  # weights_ready + s_i
         self.load_end = -1
         self.last, self.last_words = -1, 0  # L and W of the tile before
         self.before_last = -1  # L of the one before that
-        self.drained = [-1, -1, -1, -1]
+        self.drained = deque([-1] * SLOTS, SLOTS)
         self.accepts_at = self.idle_at = 0
         self.busy = self.weight_wait = self.drain_wait = 0
 
     def product(self, dispatch, groups, count):
-        timing, form = self.timing, self.format
+        timing = self.timing
         want = dispatch + timing.dispatch_to_take
-        for _ in range(count):
-            words, ksteps = next(self.tiles)
-            beats = form.beats(ksteps)
+        for words, ksteps in itertools.islice(self.tiles, count):
+            beats, rows = self.beats(ksteps), SIZE * words
             begin = max(self.load_end + 1, self.streamed, self.before_last + timing.release_to_load,
                         self.drained[0] + timing.release_to_load)
             self.load_end = begin + beats - 1
@@ -194,12 +199,12 @@ class _Tiles:
             self.weight_wait += max(0, loaded - max(self.last + 1, want))
             taken = max(loaded, self.last, want)
             unhindered = taken + timing.take_to_issue + ksteps - 1
-            last = max(unhindered, self.last + 4 * self.last_words)
-            self.drain_wait += last - unhindered + (groups - 1) * max(0, 4 * words - ksteps)
+            last = max(unhindered, self.last + SIZE * self.last_words)
+            self.drain_wait += last - unhindered + (groups - 1) * max(0, rows - ksteps)
             self.busy += groups * ksteps
             self.before_last = self.last
-            self.last, self.last_words = last + (groups - 1) * max(ksteps, 4 * words), words
-            self.drained = [*self.drained[1:], self.last + timing.result_latency + 4 * words - 1]
+            self.last, self.last_words = last + (groups - 1) * max(ksteps, rows), words
+            self.drained.append(self.last + self.result_latency + rows - 1)
             want = taken + 1
         self.accepts_at = taken + timing.accept_next
         self.idle_at = self.drained[-1] + timing.drained_to_idle
