@@ -15,8 +15,8 @@ from compressor.intops.fixedpoint import (
 def exact_matmul(a, b):
     """Integer matrix product, exact: int64 in, int64 out.
 
-    The product runs in float64, whose sums of integers below 2**53 are exact in any order, because
-    integer products have no BLAS. The bound is checked, not assumed.
+    The product runs in floating point, because integer products have no BLAS: float32, whose sums of
+    integers below 2**24 are exact in any order, or float64, below 2**53. The bound is checked, not assumed.
 
     Raises
     ------
@@ -27,9 +27,11 @@ def exact_matmul(a, b):
     [[0]]
     """
     a, b = np.asarray(a, np.int64), np.asarray(b, np.int64)
-    if a.size and b.size and a.shape[-1] * int(np.abs(a).max()) * int(np.abs(b).max()) >= 1 << 53:
+    bound = a.shape[-1] * int(np.abs(a).max()) * int(np.abs(b).max()) if a.size and b.size else 0
+    if bound >= 1 << 53:
         raise OverflowError("matrix product could exceed 2**53 and would not be exact")
-    return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)
+    exact = np.float32 if bound < 1 << 24 else np.float64
+    return (a.astype(exact) @ b.astype(exact)).astype(np.int64)
 
 
 def accumulator_bound(weight, bias):

@@ -49,7 +49,7 @@ def normalized_quotient(numerator, divisor):
         quotient 2**14 to 2**16 - 1 (relative error below 2**-14, never too large), length 0 to 16.
 
     >>> [part.tolist() for part in normalized_quotient(1 << 30, np.array([0, 1, 127, 65024]))]
-    [[0, 32768, 33026, 16512], [0, 1, 7, 16]]
+    [[0, 32768, 16513, 16513], [0, 1, 7, 16]]
     """
     divisor = np.asarray(divisor, np.int64)
     length = bit_length(divisor)
