@@ -106,6 +106,7 @@ def test_start_in_the_middle_begins_anew(after):
             ctx.set(dut.start, 1)
             ctx.set(dut.radicand, [radicand])
             await ctx.tick()
+            assert not ctx.get(dut.done)
             ctx.set(dut.start, 0)
             for _ in range(after - 1):
                 await ctx.tick()
