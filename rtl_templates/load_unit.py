@@ -51,7 +51,8 @@ class LoadUnit(wiring.Component):
         take, complete = Signal(), Signal()
         pause = Signal()  # after a word of a single beat
         m.d.comb += [
-            self.beats.ready.eq((~self.words.valid | self.words.ready) & ~pause),
+            # Only a beat that completes a word waits for the one before to have left.
+            self.beats.ready.eq(((part != parts - 1) | ~self.words.valid | self.words.ready) & ~pause),
             take.eq(self.beats.valid & self.beats.ready), complete.eq(take & (part == parts - 1)),
             self.words.p.word.eq(word), self.words.p.address.eq(address)]
         m.d.sync += pause.eq(complete if parts == 1 else 0)

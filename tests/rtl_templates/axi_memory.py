@@ -3,12 +3,27 @@
 from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from rtl_templates.axi import PAGE_BYTES
 
 
 def never(cycle):
     """Pattern of stalls: none, as in the nominal memory."""
     return False
+
+
+def random_stalls(seed, *prefixes, share=0.5):
+    """Stalls of every channel: runs of random length, covering ``share`` of the cycles on average."""
+    def pattern(rng):
+        runs = rng.integers(1, 12, 500)
+        busy = rng.random(500) < share
+        table = np.repeat(busy, runs)
+        return lambda cycle: bool(table[cycle % len(table)])
+
+    rng = np.random.default_rng(seed)
+    return {f"{prefix}_{channel}": pattern(rng) for prefix in prefixes
+            for channel in ("ar", "r", "aw", "w", "b")}
 
 
 @dataclass
