@@ -12,20 +12,7 @@ from hwgen.memory_image import block_parts
 from hwgen.program import linear_program
 from rtl_templates.program_format import DESCRIPTOR_BYTES
 from rtl_templates.slot_assignment import SIZE
-
-try:
-    from rtl_templates.timing import predict
-except ImportError:  # INTERIM
-    from collections import namedtuple
-
-    def predict(spec, descriptors, tiles, memory=None):
-        cycles, at, dispatches = 0, 0, []
-        for d in descriptors:
-            dispatches.append(cycles)
-            if d.tiles:
-                cycles += sum(d.groups * max(k, 4 * w) for w, k in tiles[at:at + d.tiles])
-                at += d.tiles
-        return namedtuple("Prediction", "cycles dispatches")(cycles, dispatches)
+from rtl_templates.timing import predict
 
 
 @dataclass(frozen=True, kw_only=True)

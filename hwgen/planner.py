@@ -20,6 +20,7 @@ DEFAULT_ROWS, DEFAULT_LANES = 4, 8
 """Sizes without a device: 256 multipliers with a pool that keeps 8 of 16."""
 
 DEFAULT_BUS_BITS = 128
+BUS_BITS = (32, 64, 128, 256, 512, 1024)
 
 CANDIDATE_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 CANDIDATE_LANES = (1, 2, 4, 8, 16, 32, 64)
@@ -84,7 +85,9 @@ def make_plan(bundle, request=None, *, layers=None):
     request = request or PlanRequest()
     model = _Model(bundle, request, layers)
     if request.device is None:
-        return model.plan(request.rows or DEFAULT_ROWS, request.lanes or DEFAULT_LANES, model.tokens, None)
+        units = DEFAULT_ROWS if request.rows is None else request.rows
+        lanes = DEFAULT_LANES if request.lanes is None else request.lanes
+        return model.plan(units, lanes, model.tokens, None)
     if request.device not in DEVICES:
         raise PlanError(f"unknown device {request.device!r}; known are {', '.join(DEVICES)}")
     return _fit(model, DEVICES[request.device], request)
@@ -121,6 +124,9 @@ class _Model:
         self.tokens = bundle.model["max_tokens"] if request.tokens is None else request.tokens
         if not 1 <= self.tokens <= 65535:
             raise PlanError(f"--tokens must be 1 to 65535, not {self.tokens}")
+        if request.bus_bits is not None and request.bus_bits not in BUS_BITS:
+            raise PlanError(f"--bus-bits must be one of {', '.join(map(str, BUS_BITS))}, "
+                            f"not {request.bus_bits}")
         self.columns = max(layer.inner for layer in self.layers) // SIZE
         self.accumulator_bits = self._accumulator_bits()
         self._layer_plans = {}
@@ -137,21 +143,15 @@ class _Model:
 
     def spec(self, units, lanes, tokens, device, *, overlap=True):
         """Sizes for R, T and S; PlanError if they contradict each other."""
-        plans = self.layer_plans(units)
-        slots = self.assignment.slots
-        if self.storage is PoolStorage.RAM:
-            # One bitstream for every bundle of these shapes, so nothing may depend on the weights.
-            ksteps = max(layer.columns * block_parts(layer.structure, slots) for layer in plans)
-        else:
-            ksteps = max(max(layer.ksteps) for layer in plans)
         try:
             array = ArraySpec(units=units, lanes=lanes, assignment=self.assignment,
                               storage=self.storage, accumulator_bits=self.accumulator_bits,
                               accumulation=self._accumulation(device))
+            plans = self.layer_plans(units)
             return with_configuration(AcceleratorSpec(
                 array=array, bus_bits=self._bus_bits(units, lanes, device),
                 activation_words=linear_buffer_words(plans, token_groups(tokens, lanes), overlap=overlap),
-                tile_ksteps=ksteps, column_bits=max(1, (self.columns - 1).bit_length()),
+                tile_ksteps=self._tile_ksteps(plans), column_bits=max(1, (self.columns - 1).bit_length()),
                 program_depth=max(16, 1 << (3 * len(plans)).bit_length())))
         except ValueError as error:
             raise PlanError(f"R = {units}, T = {lanes}: {error}") from error
@@ -174,6 +174,12 @@ class _Model:
             if not overlap:
                 cycles += groups * (layer.columns + layer.output_words) * spec.beats_per_word
         return cycles
+
+    def _tile_ksteps(self, plans):
+        if self.storage is PoolStorage.RAM:
+            # One bitstream for every bundle of these shapes, so nothing may depend on the weights.
+            return max(layer.columns * block_parts(layer.structure, self.assignment.slots) for layer in plans)
+        return max(max(layer.ksteps) for layer in plans)
 
     def _storage(self):
         asked = self.request.storage
@@ -198,7 +204,7 @@ class _Model:
         return Accumulation.DSP if in_dsp else Accumulation.TREE
 
     def _bus_bits(self, units, lanes, device):
-        if self.request.bus_bits:
+        if self.request.bus_bits is not None:
             return self.request.bus_bits
         widest = device.bus_bits if device else DEFAULT_BUS_BITS
         # The largest power of two that divides an activation word and the weights of a K-step.
@@ -212,8 +218,8 @@ def _resources(spec, device):
 
 def _fit(model, device, request):
     """The fastest plan that fits a device; the smallest of those about as fast."""
-    sizes = [(units, lanes) for units in ([request.rows] if request.rows else CANDIDATE_ROWS)
-             for lanes in ([request.lanes] if request.lanes else CANDIDATE_LANES)]
+    sizes = [(units, lanes) for units in (CANDIDATE_ROWS if request.rows is None else [request.rows])
+             for lanes in (CANDIDATE_LANES if request.lanes is None else [request.lanes])]
     tokens = model.tokens
     while True:
         fitting, refusals = _candidates(model, device, sizes, tokens)

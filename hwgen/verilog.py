@@ -1,5 +1,7 @@
 """The Verilog of a plan, as files."""
 
+from rtl_templates.accelerator import emit_verilog
+
 TOP = "accelerator"
 """Name of the top module and of its file."""
 
@@ -9,8 +11,6 @@ def write_verilog(plan, directory):
 
     The file is plain Verilog-2005 with flat ports; equal plans give equal bytes.
     """
-    from rtl_templates.accelerator import emit_verilog  # loads Amaranth, which only this step needs
-
     directory.mkdir(parents=True, exist_ok=True)
     array = plan.spec.array
     header = (f"// {TOP}: pattern-sparse int8 linear layers, {array.multipliers} MACs per cycle\n"

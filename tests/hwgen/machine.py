@@ -19,7 +19,8 @@ def execute(plan, program, image, inputs):
     """
     spec = plan.spec
     word_bytes, lanes = spec.array.word_bits // 8, spec.array.lanes
-    layers = iter(read_image(image, spec, [(plan.layer(n).rows, plan.layer(n).inner) for n in program.layers]))
+    planned = [plan.layer(name) for name in program.layers]
+    layers = iter(read_image(image, spec, [(layer.rows, layer.inner) for layer in planned]))
     buffer = np.full((spec.activation_words, word_bytes), 0x80, np.uint8)
     outputs = np.full(program.output_bytes, 0x80, np.uint8)
     for d in program.descriptors:

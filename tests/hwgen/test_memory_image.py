@@ -42,12 +42,13 @@ def assert_round_trip(bundle, plan, image):
 
 @settings(max_examples=30, deadline=None)
 @given(structure=st.sampled_from(["pattern", "dense", "nm", "mixed"]), pool=st.sampled_from(sorted(POOLS)),
-       storage=st.sampled_from(list(PoolStorage)), rows=st.integers(1, 7), lanes=st.sampled_from([1, 2, 3, 8]),
+       storage=st.sampled_from(list(PoolStorage)), rows=st.integers(1, 7),
+       lanes=st.sampled_from([1, 2, 3, 8]),
        hidden=st.sampled_from([8, 12, 24]), ffn=st.sampled_from([4, 36]),
        absent=st.sampled_from([0.0, 0.5, 0.95, 1.0]), seed=st.integers(0, 3))
 def test_image_round_trip(structure, pool, storage, rows, lanes, hidden, ffn, absent, seed):
-    bundle = random_bundle(hidden=hidden, heads=1, ffn=ffn, layers=1, structure=structure, pool=POOLS[pool],
-                           absent_blocks=absent, seed=seed)
+    bundle = random_bundle(hidden=hidden, heads=1, ffn=ffn, layers=1, structure=structure,
+                           pool=POOLS[pool], absent_blocks=absent, seed=seed)
     has_nm = structure in ("nm", "mixed")
     request = PlanRequest(rows=rows, lanes=lanes, storage=PoolStorage.STREAM if has_nm else storage)
     if has_nm and "n = 2" not in pool and pool != "7 of 16":
@@ -127,7 +128,8 @@ def test_damaged_images_do_not_decode_to_the_same_weights(damage):
         assert_round_trip(bundle, plan, raw)
 
 
-@pytest.mark.parametrize("change", [lambda raw: raw[:-16], lambda raw: np.append(raw, np.zeros(16, np.uint8))])
+@pytest.mark.parametrize("change", [lambda raw: raw[:-16],
+                                    lambda raw: np.append(raw, np.zeros(16, np.uint8))])
 def test_images_of_the_wrong_length_are_refused(change):
     bundle = random_bundle()
     plan = make_plan(bundle)

@@ -1,0 +1,108 @@
+"""Every tool that a user may have accepts the generated Verilog: Verilator, Icarus, Yosys and slang."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from compressor.pools import build_pool
+from hwgen.planner import PlanRequest, make_plan
+from hwgen.toolchain import ToolError, find_tool
+from hwgen.verilog import TOP, write_verilog
+from rtl_templates.array_spec import Accumulation, PoolStorage
+from tests.bundles import random_bundle
+
+WAIVERS = Path(__file__).parents[2] / "sim" / "waivers.vlt"
+
+CASES = {
+    "balanced, rom": ({}, PlanRequest(rows=2, lanes=4)),
+    "balanced, ram, sums in dsp": ({}, PlanRequest(rows=1, lanes=2, storage=PoolStorage.RAM,
+                                                   accumulation=Accumulation.DSP)),
+    "2:4": ({"structure": "mixed"}, PlanRequest(rows=3, lanes=3)),
+    "unbalanced, rom": ({"pool": build_pool("frequency", size=6, balance="none")},
+                        PlanRequest(rows=2, lanes=2)),
+    "one unit, one lane": ({"pool": build_pool("frequency", size=4, keep=4)}, PlanRequest(rows=1, lanes=1)),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def verilog(request, tmp_path_factory):
+    arguments, sizes = CASES[request.param]
+    bundle = random_bundle(hidden=16, heads=2, ffn=32, layers=1, **arguments)
+    directory = tmp_path_factory.mktemp("verilog")
+    write_verilog(make_plan(bundle, sizes), directory)
+    return directory / f"{TOP}.v"
+
+
+def run(tool, *arguments, cwd):
+    found = find_tool(tool)
+    return subprocess.run([str(found.path), *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, **found.environment})
+
+
+def test_verilator_lints_clean_with_the_written_waivers(verilog):
+    result = run("verilator", "--lint-only", "-Wall", "--language", "1364-2005", "--top-module", TOP,
+                 WAIVERS, verilog, cwd=verilog.parent)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_every_waiver_has_a_reason_above_it():
+    lines = WAIVERS.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("lint_off"):
+            above = [other for other in lines[:number] if not other.startswith("lint_off")]
+            assert above[-1].startswith("//"), line
+
+
+def test_icarus_compiles_it_without_warnings(verilog):
+    try:
+        result = run("iverilog", "-g2005", "-Wall", "-t", "null", "-s", TOP, verilog.name, cwd=verilog.parent)
+    except ToolError as error:
+        pytest.skip(str(error))
+    assert result.returncode == 0, result.stderr
+    unexpected = [line for line in result.stderr.splitlines() if "timescale" not in line]
+    assert not unexpected
+
+
+def test_yosys_finds_no_loops_conflicts_or_undriven_wires(verilog):
+    script = f"read_verilog {verilog.name}; hierarchy -check -top {TOP}; proc; check -assert"
+    result = run("yosys", "-q", "-p", script, cwd=verilog.parent)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_slang_elaborates_it_without_errors(verilog):
+    pyslang = pytest.importorskip("pyslang")
+    from pyslang.ast import Compilation
+    from pyslang.syntax import SyntaxTree
+
+    compilation = Compilation()
+    compilation.addSyntaxTree(SyntaxTree.fromFile(str(verilog)))
+    diagnostics = compilation.getAllDiagnostics()
+    engine = pyslang.DiagnosticEngine(compilation.sourceManager)
+    assert not [d for d in diagnostics if d.isError()], engine
+
+
+def test_ports_are_flat_and_have_the_names_that_vendor_tools_infer(verilog):
+    text = verilog.read_text()
+    header = re.search(rf"^module {TOP}\((.*?)\);", text, re.DOTALL | re.MULTILINE)[1]
+    ports = re.findall(r"\w+", header)
+    assert {"ap_clk", "ap_rst_n", "interrupt"} <= set(ports)
+    prefixes = ("s_axi_control_", "m_axi_gmem0_", "m_axi_gmem1_")
+    assert all(port.startswith(prefixes) or port in ("ap_clk", "ap_rst_n", "interrupt") for port in ports)
+    channels = {prefix: {port[len(prefix):] for port in ports if port.startswith(prefix)}
+                for prefix in prefixes}
+    read = {"araddr", "arvalid", "arready", "rdata", "rresp", "rvalid", "rready"}
+    write = {"awaddr", "awvalid", "awready", "wdata", "wstrb", "wvalid", "wready",
+             "bresp", "bvalid", "bready"}
+    burst = {"arlen", "arsize", "arburst", "rlast"}
+    assert channels["s_axi_control_"] >= read | write
+    assert channels["m_axi_gmem0_"] >= read | write | burst | {"awlen", "awsize", "awburst", "wlast"}
+    assert channels["m_axi_gmem1_"] >= read | burst
+
+
+def test_the_text_names_no_file_of_the_machine_that_made_it(verilog):
+    text = verilog.read_text()
+    assert "src =" not in text
+    assert str(Path(__file__).parents[2]) not in text
