@@ -41,6 +41,7 @@ def write_container(sections, path):
     buffer = io.BytesIO()  # torch.save to a path would write the path's name into the file
     torch.save(raw, buffer)
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         aside.write_bytes(buffer.getbuffer())

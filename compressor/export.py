@@ -23,7 +23,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 """Files of a model directory that rebuild its tokenizer; those that are there go into the bundle."""
 
 
-def export(model_dir, out, *, task, rows, validation=None, methods=DEFAULT_METHODS):
+def export(model_dir, out, *, task, rows, validation=None, methods=DEFAULT_METHODS, note=None):
     """Quantize the model that ``compress train`` left in a directory, and write its bundle.
 
     Parameters
@@ -39,6 +39,8 @@ def export(model_dir, out, *, task, rows, validation=None, methods=DEFAULT_METHO
         Rows on which the float and the fake-quantized model are compared; the results go into
         ``metrics["quantization"]``.
     methods : compressor.calibration.Methods
+    note : function of a str, optional
+        Called with one line before each long step.
 
     Returns
     -------
@@ -51,10 +53,12 @@ def export(model_dir, out, *, task, rows, validation=None, methods=DEFAULT_METHO
     BundleError
         If the result breaks the contract of bundles.
     """
+    note = note or (lambda line: None)
     model, tokenizer, info = _load_model_dir(model_dir)
     if task.labels != info.labels:
         raise ModelDirError(f"{model_dir}: the model has labels {', '.join(info.labels) or 'none'}, "
                             f"but task {task.name} has {', '.join(task.labels) or 'none'}")
+    note(f"calibrating on {len(rows)} rows of {task.name}")
     batches = _batches(tokenizer, task, rows, info.max_tokens)
     bundle = Bundle(
         model={"architecture": "bert", "config": _plain_config(model.config), "task": info.task,
@@ -67,6 +71,7 @@ def export(model_dir, out, *, task, rows, validation=None, methods=DEFAULT_METHO
         metrics={"training": _read_plain(Path(model_dir) / METRICS_FILE, json.loads),
                  "calibration": {"rows": len(rows), **methods.to_plain()}})
     if validation:
+        note(f"comparing float and quantized model on {len(validation)} rows")
         compared = compare_quantized(bundle, task, validation, tokenizer)
         bundle = replace(bundle, metrics={**bundle.metrics, "quantization": compared})
     save_bundle(bundle, out)

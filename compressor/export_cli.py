@@ -23,12 +23,14 @@ import click
 def export(model_dir, out, task, data, rows, validation_rows, input_method, output_method, threads):
     """Quantize the model in MODEL_DIR and write it as a bundle."""
     import torch
+    from transformers.utils import logging as transformers_logging
 
     from compressor.calibration import DEFAULT_METHODS, Methods
     from compressor.export import export as export_model
     from compressor.model_dir import read_compression
     from compressor.tasks import load_task
 
+    transformers_logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -38,7 +40,8 @@ def export(model_dir, out, task, data, rows, validation_rows, input_method, outp
                               validation_rows=validation_rows or 1)
         first_split = next(iter(task_data.validation.values()))
         bundle = export_model(model_dir, out, task=task_data.task, rows=task_data.train,
-                              validation=first_split[:validation_rows], methods=methods)
+                              validation=first_split[:validation_rows], methods=methods,
+                              note=lambda line: click.echo(line, err=True))
     except (ValueError, OSError) as error:  # BundleError, ModelDirError, TaskError: all say one line
         raise click.ClickException(str(error)) from error
     report(out, summary(bundle))

@@ -171,9 +171,10 @@ def run(*arguments):
 
 
 def test_commands(made, tmp_path):
-    out = tmp_path / "pruned.pt"
+    out = tmp_path / "new" / "pruned.pt"
     result = run("export", made[0], "-o", out, "--rows", 16, "--validation-rows", 10)
     assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("calibrating on 16 rows of synthetic\n")
     assert "weights kept: 49,152 of 98,304 (50.0 %)" in result.output
     assert "accuracy, quantized: " in result.output
     assert run("verify", out).exit_code == 0
