@@ -1,7 +1,12 @@
-"""Names that every docstring example may use."""
+"""Settings of the whole test run, and the names that every docstring example may use."""
 
-import numpy as np
-import pytest
+import os
+
+# One thread a worker: pytest-xdist fills the cores, and small tensors only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -69,6 +69,13 @@ def test_data_decides_the_pool():
         assert retained_energy(pool.patterns, blocks.reshape(-1, 16)) == 1.0
 
 
+def test_frequency_takes_the_most_frequent():
+    masks = [0x3333] * 5 + [0xCCCC] * 3 + [0x5555] * 4 + [0xAAAA] * 1
+    blocks = patterns_of_masks(masks) + 0.1
+    assert set(build_pool("frequency", blocks, size=2).masks) == {0x3333, 0x5555}
+    assert set(build_pool("frequency", blocks, size=3).masks) == {0x3333, 0x5555, 0xCCCC}
+
+
 def test_retained_energy_of_normal_blocks():
     """On normally distributed weights: 0.813 for the code, 0.800 for random patterns."""
     test = np.random.default_rng(7).standard_normal((20_000, 16))

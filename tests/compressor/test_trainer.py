@@ -42,14 +42,6 @@ from compressor.trainer import (
 from compressor.training_run import run_training
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data():
     return load_task("synthetic", train_rows=64, validation_rows=40)
