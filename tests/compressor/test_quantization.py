@@ -1,5 +1,6 @@
 """Scales, integers, calibration, and the fake-quantized twin."""
 
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 
@@ -273,6 +274,15 @@ def test_twin_is_exact_where_float32_is_not():
     assert QuantizedLinear(layer_of(weight[:, :1000])).weight.dtype == torch.float32
 
 
+def test_twin_rounds_ties_up():
+    """Half of every sum: each odd sum is a tie, which round-to-even would send down half the time."""
+    layer = replace(layer_of(np.eye(4)), multiplier=np.full(4, 2**15), shift=np.full(4, 16))
+    x = np.arange(-20, 20).reshape(10, 4)
+    layer = replace(layer, weight=np.eye(4, dtype=np.int8))
+    twin = QuantizedLinear(layer).integers(torch.tensor(x)).numpy()
+    assert twin.tolist() == ((x + 1) // 2).tolist() == layer.linear.compute(x).tolist()
+
+
 def test_quantized_model_is_near_the_float_model(bundle):
     batch = next(random_batches(bundle, sentences=4))
     scales = calibrate(to_model(bundle), [batch])
@@ -285,8 +295,6 @@ def test_quantized_model_is_near_the_float_model(bundle):
 
 def random_bundle_with(bundle, scales):
     """The bundle with its layers quantized again at calibrated scales."""
-    from dataclasses import replace
-
     layers = {name: quantize_layer(name, layer.role, layer.dequantized(), layer.dequantized_bias(),
                                    structure=STRUCTURES[layer.structure],
                                    input_scale=scales[name].input_scale,
