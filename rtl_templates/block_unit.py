@@ -6,9 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from rtl_templates.array_spec import Accumulation, PoolStorage
 from rtl_templates.pattern_decoder import PatternDecoder, column_choices, pool_layout
+from rtl_templates.pipeline import delay, register
 from rtl_templates.slot_assignment import SIZE
-
-PRODUCT_BITS = 16
 
 
 def weights_layout(spec):
@@ -63,11 +62,12 @@ class BlockUnit(wiring.Component):
         m.d.comb += [decoder.control.eq(self.control), decoder.dense.eq(self.dense)]
         if spec.storage is PoolStorage.RAM:
             m.d.comb += decoder.pool.eq(self.pool)
-        weights, operands = Signal(weights_layout(spec)), Signal(weights_layout(spec))
+        weights = Signal(weights_layout(spec), reset_less=True)
+        operands = Signal(weights_layout(spec), reset_less=True)
         m.d.sync += [weights.eq(self.weights), operands.eq(weights)]
-        ports = {name: _delay(m, decoder.selects[name], 2, name)
+        ports = {name: delay(m, decoder.selects[name], 2, name)
                  for name, _ in decoder.selects.shape() if name.startswith("port")}
-        folded = {name: _delay(m, code, 1, f"{name}_folded") for name, code in ports.items()}
+        folded = {name: delay(m, code, 1, f"{name}_folded") for name, code in ports.items()}
         for lane in range(spec.lanes):
             products = [self._product(m, decoder.selects, operands[slot], slot, lane)
                         for slot in range(spec.assignment.multipliers)]
@@ -80,15 +80,15 @@ class BlockUnit(wiring.Component):
                 if spec.accumulation is Accumulation.TREE:
                     terms = [add_pairwise(m, terms, spec.adder_levels, f"sum{row}_{lane}")]
                 for part, term in enumerate(terms):
-                    self._accumulate(m, self.sums[row][part][lane], term)
+                    total = self._accumulate(m, term, f"total{row}_{part}_{lane}")
+                    m.d.comb += self.sums[row][part][lane].eq(total)
         return m
 
     def _product(self, m, selects, weight, slot, lane):
         choices = [self.word[column][lane] for column in column_choices(self.spec, slot)]
-        operand = Signal(signed(8), name=f"operand{slot}_{lane}")
-        product = Signal(signed(PRODUCT_BITS), name=f"product{slot}_{lane}")
-        m.d.sync += [operand.eq(select(selects[f"column{slot}"], choices)), product.eq(operand * weight)]
-        return product
+        code = selects[f"column{slot}"] if len(choices) > 1 else None
+        operand = register(m, select(code, choices), f"operand{slot}_{lane}", shape=signed(8))
+        return register(m, operand * weight, f"product{slot}_{lane}")
 
     def _route(self, m, products, ports, folded, lane):
         """Terms of each row, one per port.
@@ -96,7 +96,7 @@ class BlockUnit(wiring.Component):
         Even ports are registered: gating one candidate is then a register's synchronous reset, which
         costs no LUT. Odd ports are left to the LUTs in front of the carry chain that adds them.
         """
-        delayed = [_delay(m, product, 1, f"routed{slot}_{lane}") for slot, product in enumerate(products)]
+        delayed = [delay(m, product, 1, f"routed{slot}_{lane}") for slot, product in enumerate(products)]
         rows = []
         for row, row_ports in enumerate(self.spec.assignment.ports):
             terms = []
@@ -105,21 +105,23 @@ class BlockUnit(wiring.Component):
                 gated = self.spec.assignment.port_bits(candidates)
                 if q % 2:
                     sources = [delayed[c] for c in candidates]
-                    terms.append(pick(folded[name], sources) if gated else sources[0])
+                    terms.append(select(folded[name], [0, *sources]) if gated else sources[0])
                 else:
                     sources = [products[c] for c in candidates]
-                    term = pick(ports[name], sources) if gated else sources[0]
-                    terms.append(_delay(m, term, 1, f"{name}_{lane}"))
+                    term = select(ports[name], [0, *sources]) if gated else sources[0]
+                    terms.append(delay(m, term, 1, f"{name}_{lane}"))
             rows.append(terms)
         return rows
 
-    def _accumulate(self, m, total, term):
+    def _accumulate(self, m, term, name):
+        total = Signal(signed(self.spec.accumulator_bits), name=name, reset_less=True)
         with m.If(self.accumulate):
             m.d.sync += total.eq(term + Mux(self.first, 0, total))
+        return total
 
 
 def select(code, choices):
-    """Multiplexer of 1 to 4 choices, by a binary code."""
+    """Multiplexer of 1 to 4 choices, by a binary code: two levels that a LUT6 takes whole."""
     if len(choices) == 1:
         return choices[0]
     low = Mux(code[0], choices[1], choices[0])
@@ -128,30 +130,13 @@ def select(code, choices):
     return Mux(code[1], Mux(code[0], choices[3], choices[2]) if len(choices) == 4 else choices[2], low)
 
 
-def pick(code, candidates):
-    """Candidate ``code - 1``, or 0 for code 0."""
-    value = 0
-    for index, candidate in enumerate(candidates):
-        value = Mux(code == index + 1, candidate, value)
-    return value
-
-
 def add_pairwise(m, terms, levels, name):
     """Sum of signed terms, registered after each of ``levels`` levels of additions."""
     for level in range(levels):
         sums = []
         for index in range(0, len(terms), 2):
             value = sum(terms[index + 1:index + 2], terms[index])
-            register = Signal(value.shape(), name=f"{name}_{level}_{index}")
-            m.d.sync += register.eq(value)
-            sums.append(register)
+            sums.append(register(m, value, f"{name}_{level}_{index}"))
         terms = sums
     return terms[0]
 
-
-def _delay(m, value, cycles, name):
-    for cycle in range(cycles):
-        register = Signal(value.shape(), name=f"{name}_{cycle}")
-        m.d.sync += register.eq(value)
-        value = register
-    return value

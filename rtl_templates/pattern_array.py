@@ -52,7 +52,7 @@ class PatternArray(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        word = Signal(word_layout(spec))
+        word = Signal(word_layout(spec), reset_less=True)
         m.d.sync += word.eq(self.kstep.activations)
         fields = ("valid", "first", "last", "words", "slot")
         flags = {name: self.kstep[name] for name in fields}

@@ -22,14 +22,15 @@ def column_choices(spec, multiplier):
 def selects_layout(spec):
     """Selects of a unit: ``columnM`` indexes :func:`column_choices`, ``portR_Q`` is a port's code.
 
-    For RAM and STREAM the layout is that of :meth:`SlotAssignment.control_word`.
+    Selects without a choice are left out, because Verilog has no wires without bits. For RAM and STREAM
+    the layout is that of :meth:`SlotAssignment.control_word`.
     """
     assignment = spec.assignment
     fields = {f"column{m}": (len(column_choices(spec, m)) - 1).bit_length()
               for m in range(assignment.multipliers)}
     fields |= {f"port{row}_{q}": assignment.port_bits(candidates)
                for row, ports in enumerate(assignment.ports) for q, candidates in enumerate(ports)}
-    return data.StructLayout(fields)
+    return data.StructLayout({name: width for name, width in fields.items() if width})
 
 
 def selects_of_entry(spec, entry):

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from compressor.intops.fixedpoint import ACTIVATION_MAX, MULTIPLIER_BITS, SHIFT_MAX
 from rtl_templates.block_unit import select
+from rtl_templates.pipeline import delay, register
 
 VALUE_BITS = 8
 
@@ -45,20 +46,19 @@ class RowRequantizer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        valid = _delay(m, self.i.valid, self.LATENCY, "valid")
-        multiplier = _delay(m, self.i.multiplier, 1, "multiplier")
+        valid = delay(m, self.i.valid, self.LATENCY, "valid", reset=True)
+        multiplier = delay(m, self.i.multiplier, 1, "multiplier")
         # Half up: (x + 2**(s-1)) >> s equals ((x >> (s-1)) + 1) >> 1.
-        distance = Signal(range(SHIFT_MAX))
-        m.d.sync += distance.eq(self.i.shift - 1)
-        coarse = _delay(m, distance, 2, "coarse")
-        middle = _delay(m, coarse, 1, "middle")
-        fine = _delay(m, middle, 1, "fine")
+        distance = register(m, self.i.shift - 1, "distance", shape=range(SHIFT_MAX))
+        coarse = delay(m, distance, 2, "coarse")
+        middle = delay(m, coarse, 1, "middle")
+        fine = delay(m, middle, 1, "fine")
         clipped = []
         for lane in range(self.spec.lanes):
-            biased = Signal(signed(self.spec.accumulator_bits), name=f"biased{lane}")
-            product = Signal(signed(self.spec.accumulator_bits + MULTIPLIER_BITS), name=f"product{lane}")
-            m.d.sync += [biased.eq(self.i.sums[lane] + self.i.bias), product.eq(biased * multiplier)]
-            scaled = _delay(m, product, 1, f"scaled{lane}")  # a second register, for multipliers of two DSPs
+            biased = register(m, self.i.sums[lane] + self.i.bias, f"biased{lane}",
+                              shape=signed(self.spec.accumulator_bits))
+            # Two registers behind the multiplier, because it takes two DSPs.
+            scaled = delay(m, biased * multiplier, 2, f"scaled{lane}")
             # Each step keeps the bits that a later one may still need, and clips above them.
             value = self._shift(m, scaled, coarse[4:6], 16, 15 + 9, f"coarse{lane}")
             value = self._shift(m, value, middle[2:4], 4, 3 + 9, f"middle{lane}")
@@ -66,12 +66,11 @@ class RowRequantizer(wiring.Component):
             rounded = Signal(signed(9), name=f"rounded{lane}")
             m.d.comb += rounded.eq((value + 1) >> 1)
             high, low = rounded > ACTIVATION_MAX, rounded < -ACTIVATION_MAX
-            clip, result = Signal(name=f"clip{lane}"), Signal(signed(VALUE_BITS), name=f"result{lane}")
-            m.d.sync += [clip.eq(high | low),
-                         result.eq(Mux(high, ACTIVATION_MAX, Mux(low, -ACTIVATION_MAX, rounded))),
-                         self.o.values[lane].eq(result)]
-            clipped.append(clip)
-        m.d.sync += self.o.saturated.eq(sum(clipped))
+            result = register(m, Mux(high, ACTIVATION_MAX, Mux(low, -ACTIVATION_MAX, rounded)),
+                              f"result{lane}", shape=signed(VALUE_BITS))
+            m.d.comb += self.o.values[lane].eq(register(m, result, f"value{lane}"))
+            clipped.append(register(m, high | low, f"clip{lane}"))
+        m.d.comb += self.o.saturated.eq(register(m, sum(clipped), "saturated"))
         m.d.comb += self.o.valid.eq(valid)
         return m
 
@@ -81,14 +80,5 @@ class RowRequantizer(wiring.Component):
         kept = shifted[bits - 1:]
         fits = ~kept.any() | kept.all()
         limit = Cat((~value[-1]).replicate(bits - 1), value[-1])
-        result = Signal(signed(bits), name=name)
-        m.d.sync += result.eq(Mux(fits, shifted[:bits], limit))
-        return result
+        return register(m, Mux(fits, shifted[:bits], limit), name, shape=signed(bits))
 
-
-def _delay(m, value, cycles, name):
-    for cycle in range(cycles):
-        register = Signal(value.shape(), name=f"{name}_{cycle}")
-        m.d.sync += register.eq(value)
-        value = register
-    return value

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl_templates.array_spec import Accumulation
 from rtl_templates.block_unit import add_pairwise, select, sums_layout
+from rtl_templates.pipeline import delay, register
 from rtl_templates.slot_assignment import SIZE
 
 SLOT_BITS = 2
@@ -47,7 +48,7 @@ class ResultDrain(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        held = Signal(data.ArrayLayout(sums_layout(spec), spec.units))
+        held = Signal(data.ArrayLayout(sums_layout(spec), spec.units), reset_less=True)
         running, words, slot = Signal(), Signal.like(self.words), Signal.like(self.slot)
         row = Signal(range(spec.rows))
         final = Signal()
@@ -59,12 +60,9 @@ class ResultDrain(wiring.Component):
         # One expression: `running` has a defined value in four-state simulators from reset on.
         m.d.sync += running.eq(self.capture | (running & ~final))
 
-        flags = [running, row, final, slot]
-        for stage in range(spec.drain_latency - 2):
-            flags = [_register(m, flag, f"flag{index}_{stage}") for index, flag in enumerate(flags)]
-        for field, flag in zip(("valid", "row", "last", "slot"), flags, strict=True):
-            m.d.comb += self.result[field].eq(flag)
-
+        for name, flag in (("valid", running), ("row", row), ("last", final), ("slot", slot)):
+            delayed = delay(m, flag, spec.drain_latency - 2, name, reset=name == "valid")
+            m.d.comb += self.result[name].eq(delayed)
         for lane in range(spec.lanes):
             parts = [self._select_row(m, held, row, part, lane) for part in range(spec.partial_sums)]
             levels = spec.adder_levels if spec.accumulation is Accumulation.DSP else 0
@@ -80,16 +78,9 @@ class ResultDrain(wiring.Component):
         unit = row >> 2
         rows = []
         for u in range(self.spec.units):
-            value = Signal(self.spec.accumulator_bits, name=f"unit{u}_{part}_{lane}")
             chosen = select(row[:2], [held[u][r][part][lane] for r in range(SIZE)])
-            m.d.sync += value.eq(chosen if self.spec.units == 1 else Mux(unit == u, chosen, 0))
-            rows.append(value)
-        value = Signal(signed(self.spec.accumulator_bits), name=f"row{part}_{lane}")
-        m.d.sync += value.eq(reduce(or_, rows))
-        return value
+            if self.spec.units > 1:
+                chosen = Mux(unit == u, chosen, 0)
+            rows.append(register(m, chosen, f"unit{u}_{part}_{lane}"))
+        return register(m, reduce(or_, rows), f"row{part}_{lane}", shape=signed(self.spec.accumulator_bits))
 
-
-def _register(m, value, name):
-    register = Signal(value.shape(), name=name)
-    m.d.sync += register.eq(value)
-    return register
