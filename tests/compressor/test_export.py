@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from compressor import synthetic_task
 from compressor.bundle import BundleError, load_bundle, save_bundle
@@ -117,6 +118,19 @@ def test_dense_model(tmp_path):
     assert bundle.kept_weights == bundle.weights
     assert "quantization" not in bundle.metrics
     load_bundle(tmp_path / "dense.pt")
+
+
+def test_layer_that_breaks_its_structure(made, tmp_path):
+    shutil.copytree(made[0], tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["bert.encoder.layer.1.intermediate.dense.weight"][4:8, 8:12] = 1.0
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelDirError) as caught:
+        export(tmp_path / "model", tmp_path / "x.pt", task=TASK, rows=ROWS)
+    assert str(caught.value) == (
+        "encoder.layer.1.intermediate.dense: the block at rows 4-7, columns 8-11 fits none of the 32 "
+        "patterns; each keeps 8 of 16 weights")
+    assert not (tmp_path / "x.pt").exists()
 
 
 def test_directory_without_tokenizer(made, tmp_path):
