@@ -55,7 +55,8 @@ class LoadUnit(wiring.Component):
             self.beats.ready.eq(((part != parts - 1) | ~self.words.valid | self.words.ready) & ~pause),
             take.eq(self.beats.valid & self.beats.ready), complete.eq(take & (part == parts - 1)),
             self.words.p.word.eq(word), self.words.p.address.eq(address)]
-        m.d.sync += pause.eq(complete if parts == 1 else 0)
+        if parts == 1:  # driving a constant 0 would be X in Icarus until the end of reset
+            m.d.sync += pause.eq(complete)
         with m.If(take):
             m.d.sync += [part.eq(part + 1), earlier.eq(Cat(earlier, self.beats.payload)[bus_bits:])]
         with m.If(complete):

@@ -55,8 +55,9 @@ class SimulationResult:
         Cycles of the runs with random waits.
     words, mismatches, padding_values, cycles, predicted_cycles, utilization, macs
         As in :class:`LayerResult`. Cycles are those of runs with the nominal memory, always.
-    dispatch_mismatches : int
-        Descriptors that were not dispatched in the predicted cycle.
+    prediction_mismatches : int
+        Descriptors that were not dispatched in the predicted cycle, and counters (busy, waiting, loading,
+        storing) that differ from the prediction.
     saturations : int
         Output values that were clipped.
     wall_seconds : float
@@ -78,7 +79,7 @@ class SimulationResult:
     predicted_cycles: int
     utilization: float
     macs: int
-    dispatch_mismatches: int
+    prediction_mismatches: int
     saturations: int
     wall_seconds: float
     layers: tuple[LayerResult, ...]
@@ -87,7 +88,7 @@ class SimulationResult:
     def passed(self):
         """Every word equal to the golden model, every cycle as predicted."""
         return (self.words > 0 and self.mismatches == 0 and self.cycles == self.predicted_cycles
-                and self.dispatch_mismatches == 0)
+                and self.prediction_mismatches == 0)
 
     def to_dict(self):
         """Plain values, for JSON."""
@@ -108,6 +109,6 @@ def problems(result):
         lines += wrong[:10] + ([f"and {len(wrong) - 10} more layers"] if len(wrong) > 10 else [])
     if result.cycles != result.predicted_cycles:
         lines.append(f"{result.cycles:,} cycles were simulated, {result.predicted_cycles:,} predicted")
-    if result.dispatch_mismatches:
-        lines.append(f"{result.dispatch_mismatches:,} descriptors were not dispatched in the predicted cycle")
+    if result.prediction_mismatches:
+        lines.append(f"{result.prediction_mismatches:,} dispatch times and counters differ from the prediction")
     return lines

@@ -10,7 +10,14 @@ from hwgen.cost import cost_report, predict_program
 from hwgen.program import linear_program
 from sim.case import BenchCase
 from sim.cocotb_bench import run_cocotb
-from sim.harness import MemoryTiming, RunRequest, SimulationError, build_harness, run_harness
+from sim.harness import (
+    HarnessContext,
+    MemoryTiming,
+    RunRequest,
+    SimulationError,
+    build_harness,
+    run_harness,
+)
 from sim.open_build import choose_layers, program_bytes, stream_beats, stream_file
 from sim.results import LayerResult, SimulationResult
 from sim.sentences import read_sentences, sentence_vectors
@@ -23,6 +30,10 @@ STALLED_FACTOR = 60
 """A run with random waits is given up after this many times the predicted cycles."""
 
 WATCHDOG_CYCLES = 1 << 20
+
+PREDICTED_COUNTERS = {"busy_cycles": "busy", "weight_wait_cycles": "weight_wait",
+                      "drain_wait_cycles": "drain_wait", "load_cycles": "load", "store_cycles": "store"}
+"""Registers, and the fields of a prediction that they must equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +99,19 @@ def simulate(build, request, *, program=None, progress=None):
         program = linear_program(plan, choose_layers(plan, request.layers), request.tokens)
     vector_sets = _vector_sets(build, program, request)
     nominal = request.timing.nominal
-    prediction = predict_program(plan, program, nominal.memory)
+    try:
+        prediction = predict_program(plan, program, nominal)
+    except ValueError as error:  # a latency beyond what is predicted exactly
+        raise SimulationError(str(error)) from error
     progress("compiling", 0, 0)
-    traced = request.trace is not None
-    executable = build_harness(build.verilog, build.directory / SIM_DIRECTORY, trace=traced)
+    executable = build_harness(build.verilog, build.directory / SIM_DIRECTORY,
+                               context=HarnessContext(trace=request.trace is not None))
     bench = _Bench(build, program, prediction, executable, progress, request)
     with tempfile.TemporaryDirectory(prefix="hwgen-weights-") as scratch:
         bench.weights = stream_file(build, program, Path(scratch))
         for index, vectors in enumerate(vector_sets):
             bench.run(index, vectors, trace=request.trace if index == 0 else None)
-    return bench.result(cost_report(plan, program, nominal.memory))
+    return bench.result(cost_report(plan, program, nominal))
 
 
 class _Bench:
@@ -111,7 +125,7 @@ class _Bench:
         self.comparisons = {name: [] for name in program.layers}
         self.layer_cycles = dict.fromkeys(program.layers, 0)
         self.runs = self.cycles = self.stalled_cycles = 0
-        self.dispatch_mismatches = self.saturations = 0
+        self.prediction_mismatches = self.saturations = 0
         self.wall_seconds = 0.0
 
     def run(self, index, vectors, trace=None):
@@ -163,8 +177,10 @@ class _Bench:
         cycles, profile = report.counters["cycles"], report.profile
         self.cycles += cycles
         self.saturations += report.counters["saturations"]
-        self.dispatch_mismatches += sum(got != expected for got, expected
-                                        in zip(profile, self.prediction.dispatches, strict=True))
+        self.prediction_mismatches += sum(got != expected for got, expected
+                                          in zip(profile, self.prediction.dispatches, strict=True))
+        self.prediction_mismatches += sum(report.counters[name] != getattr(self.prediction, field)
+                                          for name, field in PREDICTED_COUNTERS.items())
         starts = [profile[self.program.matmuls[name]] for name in self.program.layers]
         for name, start, end in zip(self.program.layers, starts, [*starts[1:], cycles], strict=True):
             self.layer_cycles[name] += end - start
@@ -183,7 +199,7 @@ class _Bench:
             padding_values=sum(layer.padding_values for layer in layers), cycles=self.cycles,
             predicted_cycles=self.runs * self.prediction.cycles,
             utilization=macs / (multipliers * self.cycles) if self.cycles else 0.0, macs=macs,
-            dispatch_mismatches=self.dispatch_mismatches, saturations=self.saturations,
+            prediction_mismatches=self.prediction_mismatches, saturations=self.saturations,
             wall_seconds=self.wall_seconds, layers=layers)
 
     def _layer(self, cost, multipliers):

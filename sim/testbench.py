@@ -6,7 +6,7 @@ import random
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, First, RisingEdge
+from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
 from cocotbext.axi import (
     AddressSpace,
     AxiBus,
@@ -94,11 +94,15 @@ class Testbench:
     @classmethod
     async def start(cls, dut, case, *, stalls=0):
         """A bench with its clock running, after reset."""
-        dut.ap_rst_n.value = 0
-        cocotb.start_soon(Clock(dut.ap_clk, CLOCK_NS, unit="ns").start())
-        # The models must not look at outputs that are X, as they are in Icarus until the reset has worked.
-        await ClockCycles(dut.ap_clk, 4)
+        # The models look at every clock edge unless they have seen a reset; outputs are X before it in Icarus.
+        dut.ap_rst_n.value = 1
+        dut.ap_clk.value = 0
+        await Timer(1, "ns")
         bench = cls(dut, case, stalls=stalls)
+        await Timer(1, "ns")
+        dut.ap_rst_n.value = 0
+        await Timer(1, "ns")
+        cocotb.start_soon(Clock(dut.ap_clk, CLOCK_NS, unit="ns").start())
         await bench.reset()
         return bench
 

@@ -30,7 +30,7 @@ def test_every_word_and_every_cycle(small_build):
     program = linear_program(small_build.plan)
     assert result.words == 2 * sum(tensor.bytes for tensor in program.outputs) // 16
     assert result.cycles == result.predicted_cycles == 2 * small_build.plan.predicted_cycles
-    assert result.dispatch_mismatches == 0
+    assert result.prediction_mismatches == 0
     assert [layer.name for layer in result.layers] == list(small_build.bundle.layers)
     assert all(layer.cycles == layer.predicted_cycles for layer in result.layers)
     assert result.macs == 2 * 16 * small_build.bundle.kept_weights
