@@ -5,8 +5,8 @@ import os
 # One thread a worker: pytest-xdist fills the cores, and small tensors only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import numpy as np
+import pytest
 
 
 @pytest.fixture(autouse=True)

@@ -152,7 +152,9 @@ def test_moments_revive_weights_unless_cleared():
     optimizer = torch.optim.AdamW([weight], lr=0.01)
     weight.grad = torch.ones_like(weight)
     optimizer.step()
+    projected = STRUCTURE.project(weight)[0]
     masks, retained = FixedMasks.project({"w": weight}, STRUCTURE)
+    assert torch.equal(weight, projected)
     assert retained == pytest.approx(0.8, abs=0.05)
     weight.grad = torch.zeros_like(weight)
     optimizer.step()

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from compressor.encoding import EncodedRows
+from compressor.masks import FixedMasks
 from compressor.model_dir import (
     ModelDirError,
     check_model,
@@ -171,7 +172,11 @@ def test_accumulation_changes_nothing(data, tmp_path):
     assert all(torch.allclose(weights_a[name], weights_b[name], atol=3e-5) for name in weights_a)
 
 
-def test_masks_hold_while_retraining(data, tmp_path):
+@pytest.mark.parametrize("gradients", ["masked", "leaking"])
+def test_masks_hold_while_retraining(gradients, data, tmp_path, monkeypatch):
+    """Two safeguards, each enough: gradients of removed weights are zero, and the weights are masked."""
+    if gradients == "leaking":
+        monkeypatch.setattr(FixedMasks, "apply_to_gradients", lambda self: None)
     trainer = trainer_of(three_stages(weight_decay=0.1), data, tmp_path)
     seen = []
     inner = trainer.stages.after_optimizer_step
