@@ -1,0 +1,86 @@
+"""GELU table: one row of T int8 values per cycle through a loadable 256-entry table."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from compressor.intops.gelu import TABLE_ENTRIES, IntegerGelu
+from rtl_templates.pipeline import delay
+from rtl_templates.requantizer import VALUE_BITS, requantizer_output
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeluTableSpec:
+    """Tables of T lanes.
+
+    Parameters
+    ----------
+    lanes : int
+        Token lanes T, 1 to 64.
+    """
+
+    lanes: int
+
+    def __post_init__(self):
+        if not 1 <= self.lanes <= 64:
+            raise ValueError(f"GeluTableSpec.lanes must be 1 to 64, not {self.lanes}")
+
+    def table_layout(self):
+        """Write port of the tables, one entry per cycle, into one of two banks."""
+        return data.StructLayout({"enable": 1, "bank": 1, "address": range(TABLE_ENTRIES),
+                                  "data": signed(VALUE_BITS)})
+
+    def table(self, golden):
+        """Entries in address order: int8 array of shape (256,)."""
+        if not isinstance(golden, IntegerGelu):
+            raise TypeError(f"a table is made from an IntegerGelu, not {type(golden).__name__}")
+        return golden.table.astype(np.int8)
+
+
+class GeluTable(wiring.Component):
+    """``table[value]`` of every lane. Bit-exact with :meth:`compressor.intops.gelu.IntegerGelu.compute`.
+
+    Sits behind the requantizer; rows that are not to be looked up pass with the same latency.
+
+    Latency: ``LATENCY`` clock cycles. Throughput: one row per cycle. Order is preserved; no back-pressure.
+
+    Members
+    -------
+    i : :py:`In(requantizer_output(spec))`
+    look_up : :py:`In(1)`
+        Whether this row goes through the table; else it passes unchanged.
+    bank : :py:`In(1)`
+        Table of this row.
+    o : :py:`Out(requantizer_output(spec))`
+    table : :py:`In(spec.table_layout())`
+        An entry counts for rows that arrive in later cycles.
+    """
+
+    LATENCY = 2
+
+    def __init__(self, spec):
+        self.spec = spec
+        super().__init__({"i": In(requantizer_output(spec)), "look_up": In(1), "bank": In(1),
+                          "o": Out(requantizer_output(spec)), "table": In(spec.table_layout())})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += [self.o.valid.eq(delay(m, self.i.valid, self.LATENCY, "valid")),
+                     self.o.saturated.eq(delay(m, self.i.saturated, self.LATENCY, "saturated"))]
+        look_up = delay(m, self.look_up, 1, "look_up")
+        for lane in range(self.spec.lanes):
+            memory = m.submodules[f"table{lane}"] = Memory(shape=signed(VALUE_BITS), depth=2 * TABLE_ENTRIES,
+                                                           init=[])
+            write, read = memory.write_port(), memory.read_port()
+            passing = delay(m, self.i.values[lane], 1, f"passing{lane}")
+            result = Signal(signed(VALUE_BITS), name=f"result{lane}")
+            m.d.comb += [write.en.eq(self.table.enable), write.data.eq(self.table.data),
+                         write.addr.eq(self.table.address | self.table.bank << 8),
+                         read.addr.eq(self.i.values[lane].as_unsigned() | self.bank << 8),
+                         self.o.values[lane].eq(result)]
+            m.d.sync += result.eq(Mux(look_up, read.data, passing))
+        return m
