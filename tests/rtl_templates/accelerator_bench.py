@@ -9,22 +9,27 @@ from axi_memory import AxiMemory, lite_read, lite_write
 
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.array_spec import PoolStorage
-from rtl_templates.register_map import POOL_BASE, PROFILE_BASE, REGISTERS, address_of
+from rtl_templates.register_map import POOL_BASE, PROFILE_BASE, REGISTERS, Status, address_of
 
 PROGRAM, WEIGHTS, INPUTS, OUTPUTS = 0x1000, 0x10000, 0x30000, 0x40000
 OUTPUT_BYTES = 0x8000
 MEMORY_BYTES = 0x50000
+BASE = 0x7_0000_0000
+"""Address of the memory, beyond 32 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Registers after a run, dispatch time of each descriptor, output memory."""
+    """Registers after a run, dispatch time of each descriptor, output memory as it is and should be."""
 
     registers: dict
     dispatched: list
     output: bytes
     expected: bytes
-    interrupt: int
+
+    @property
+    def status(self):
+        return self.registers["status"]
 
 
 def fill(memory, spec, descriptors, tiles, inputs):
@@ -39,10 +44,11 @@ def fill(memory, spec, descriptors, tiles, inputs):
 async def configure(ctx, dut, *, program_length, weights_beats):
     """Set pointers and lengths, enable the interrupt, load the pool if it is in RAM."""
     spec = dut.spec
-    for name, value in {"program_low": PROGRAM, "weights_low": WEIGHTS, "input_low": INPUTS,
-                        "output_low": OUTPUTS, "program_length": program_length,
-                        "weights_beats": weights_beats, "interrupt_global": 1,
-                        "interrupt_enable": 1}.items():
+    pointers = {"program": PROGRAM, "weights": WEIGHTS, "input": INPUTS, "output": OUTPUTS}
+    values = {f"{name}_low": BASE + offset & 0xFFFFFFFF for name, offset in pointers.items()}
+    values |= {f"{name}_high": BASE + offset >> 32 for name, offset in pointers.items()}
+    for name, value in {**values, "program_length": program_length, "weights_beats": weights_beats,
+                        "interrupt_global": 1, "interrupt_enable": 1}.items():
         await lite_write(ctx, dut, address_of(name), value)
     if spec.array.storage is PoolStorage.RAM:
         assignment = spec.array.assignment
@@ -86,22 +92,42 @@ def simulate(dut, memory, testbench):
     simulator.run()
 
 
-def run_program(spec, descriptors, tiles, inputs, *, weights_beats=None, **memory_options):
+def run_program(spec, descriptors, tiles, inputs, **options):
     """One run from reset: :class:`Run`."""
-    memory = AxiMemory(MEMORY_BYTES, **memory_options)
-    beats = fill(memory, spec, descriptors, tiles, inputs)
+    (run,) = run_programs(spec, [(descriptors, tiles, inputs)], **options)
+    return run
+
+
+def run_programs(spec, programs, *, weights_beats=None, disturb=None, **memory_options):
+    """Runs without a reset in between, each from memory of its own: list of :class:`Run`.
+
+    ``programs`` are (descriptors, tiles, inputs); ``disturb(ctx, dut, memory)`` comes before the first run
+    and is simulated from reset to reset.
+    """
+    memory = AxiMemory(MEMORY_BYTES, BASE, **memory_options)
     dut = Accelerator(spec)
-    results = {}
+    runs = []
 
     async def testbench(ctx):
         await out_of_reset(ctx, dut)
-        await configure(ctx, dut, program_length=len(descriptors),
-                        weights_beats=beats if weights_beats is None else weights_beats)
-        results["registers"] = await run_to_interrupt(ctx, dut)
-        results["interrupt"] = ctx.get(dut.interrupt)
-        results["dispatched"] = [await lite_read(ctx, dut, PROFILE_BASE + 4 * i)
-                                 for i in range(len(descriptors))]
+        if disturb is not None:
+            await disturb(ctx, dut, memory)
+            memory.reset()
+            await out_of_reset(ctx, dut)
+        for descriptors, tiles, inputs in programs:
+            memory.data[:] = bytes(MEMORY_BYTES)
+            beats = fill(memory, spec, descriptors, tiles, inputs)
+            await configure(ctx, dut, program_length=len(descriptors),
+                            weights_beats=beats if weights_beats is None else weights_beats)
+            registers = await run_to_interrupt(ctx, dut)
+            assert not ctx.get(dut.interrupt), "the interrupt stays after it was acknowledged"
+            assert registers["control"] & 4, "the accelerator is not idle after its interrupt"
+            dispatched = [await lite_read(ctx, dut, PROFILE_BASE + 4 * i) for i in range(len(descriptors))]
+            complete = registers["status"] == Status.OK
+            runs.append(Run(
+                registers=registers, dispatched=dispatched,
+                output=bytes(memory.data[OUTPUTS:OUTPUTS + OUTPUT_BYTES]),
+                expected=bytes(execute(spec, descriptors, tiles, inputs, OUTPUT_BYTES) if complete else b"")))
 
     simulate(dut, memory, testbench)
-    return Run(output=bytes(memory.data[OUTPUTS:OUTPUTS + OUTPUT_BYTES]),
-               expected=bytes(execute(spec, descriptors, tiles, inputs, OUTPUT_BYTES)), **results)
+    return runs

@@ -31,11 +31,12 @@ class AxiMemory:
     """Bytes behind AXI masters; the defaults are the nominal memory of the cycle model.
 
     ``stalls[channel](cycle)`` tells whether ready (AR, AW, W) or a new valid (R, B) is withheld; the memory
-    keeps AXI's rules and checks the master's. ``read_errors`` and ``write_errors`` hold numbers of R
-    beats and B responses that report an error.
+    keeps AXI's rules and checks the master's. ``read_errors`` and ``write_errors`` hold pairs of a master's
+    prefix and the number of the R beat or B response that reports an error.
     """
 
     size: int
+    base: int = 0
     read_latency: int = 4
     write_latency: int = 2
     stalls: dict = field(default_factory=dict)
@@ -46,6 +47,11 @@ class AxiMemory:
         self.data = bytearray(self.size)
         self.read_bursts = []
         self.write_bursts = []
+        self.resets = 0
+
+    def reset(self):
+        """Forget everything that is under way, as an interconnect does that is reset with its masters."""
+        self.resets += 1
 
     def _stalled(self, channel, cycle):
         return self.stalls.get(channel, never)(cycle)
@@ -54,7 +60,7 @@ class AxiMemory:
         assert address % size == 0, f"address {address:#x} is not aligned to the bus"
         end = address + (length + 1) * size
         assert address // PAGE_BYTES == (end - 1) // PAGE_BYTES, f"burst at {address:#x} crosses a page"
-        assert end <= self.size, f"burst at {address:#x} is outside the memory of {self.size} bytes"
+        assert self.base <= address and end <= self.base + self.size, f"nothing is at {address:#x}"
 
     def reader(self, dut, prefix):
         """Testbench process that answers the read channels of the master ``prefix``."""
@@ -65,8 +71,11 @@ class AxiMemory:
 
         async def serve(ctx):
             beats, cycle, count, offered = deque(), 0, 0, False
-            asked = None
+            asked, resets = None, 0
             while True:
+                if resets != self.resets:
+                    resets, asked, offered = self.resets, None, False
+                    beats.clear()
                 ar_ready = not self._stalled(f"{prefix}_ar", cycle)
                 offered = bool(beats) and beats[0][0] <= cycle and (
                     offered or not self._stalled(f"{prefix}_r", cycle))
@@ -74,9 +83,10 @@ class AxiMemory:
                 ctx.set(port["rvalid"], offered)
                 if offered:
                     _, address, last = beats[0]
+                    address -= self.base
                     ctx.set(port["rdata"], int.from_bytes(self.data[address:address + size], "little"))
                     ctx.set(port["rlast"], last)
-                    ctx.set(port["rresp"], 2 if count in self.read_errors else 0)
+                    ctx.set(port["rresp"], 2 if (prefix, count) in self.read_errors else 0)
                 _, _, valid, address, length, r_ready = await ctx.tick().sample(
                     port["arvalid"], port["araddr"], port["arlen"], port["rready"])
                 if valid:
@@ -107,8 +117,12 @@ class AxiMemory:
 
         async def serve(ctx):
             bursts, responses, cycle, count, place, offered = deque(), deque(), 0, 0, 0, False
-            held = None
+            held, resets = None, 0
             while True:
+                if resets != self.resets:
+                    resets, held, offered, place = self.resets, None, False, 0
+                    bursts.clear()
+                    responses.clear()
                 aw_ready = not self._stalled(f"{prefix}_aw", cycle)
                 w_ready = not self._stalled(f"{prefix}_w", cycle)
                 offered = bool(responses) and responses[0] <= cycle and (
@@ -116,7 +130,7 @@ class AxiMemory:
                 ctx.set(port["awready"], aw_ready)
                 ctx.set(port["wready"], w_ready)
                 ctx.set(port["bvalid"], offered)
-                ctx.set(port["bresp"], 2 if count in self.write_errors else 0)
+                ctx.set(port["bresp"], 2 if (prefix, count) in self.write_errors else 0)
                 _, _, aw, address, length, w, data, last, b_ready = await ctx.tick().sample(
                     port["awvalid"], port["awaddr"], port["awlen"], port["wvalid"], port["wdata"],
                     port["wlast"], port["bready"])
@@ -129,6 +143,7 @@ class AxiMemory:
                 if w and w_ready:
                     assert bursts, "write data came before its address"
                     address, length = bursts[0]
+                    address -= self.base
                     assert last == (place == length), "WLAST is wrong"
                     self.data[address + place * size:address + (place + 1) * size] = data.to_bytes(size,
                                                                                                  "little")
