@@ -5,6 +5,8 @@ Rows are dicts with the field names of the Hugging Face ``glue`` data sets, wher
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from compressor import synthetic_task
 from compressor.task_files import TaskError, read_split
 
@@ -143,8 +145,6 @@ def _checked_row(task, row, where):
 
 
 def _sample(rows, count, seed):
-    import numpy as np
-
     if count is None or count >= len(rows):
         return rows
     chosen = np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))
@@ -178,8 +178,6 @@ def compute_metrics(task, predictions, labels):
     >>> compute_metrics(TASKS["sst2"], np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([0, 0]))
     {'accuracy': 0.5}
     """
-    import numpy as np
-
     labels = np.asarray(labels)
     if task.labels:
         values = np.asarray(predictions).argmax(axis=-1)
@@ -226,6 +224,4 @@ def glue_score(scores):
     >>> round(glue_score([84.5, 84.8, 92.5, 91.6, 56.7, 89.6, 91.7, 70.7]), 1)  # dense BERT-base
     81.8
     """
-    import numpy as np
-
     return float(np.exp(np.log(np.asarray(scores, float)).mean()))
