@@ -105,7 +105,11 @@ class BlockUnit(wiring.Component):
                 gated = self.spec.assignment.port_bits(candidates)
                 if q % 2:
                     sources = [delayed[c] for c in candidates]
-                    terms.append(select(folded[name], [0, *sources]) if gated else sources[0])
+                    # Named to sort behind "port": Yosys gives the first operand to the carry chain's data
+                    # input, and can then put this multiplexer into the LUT of the sum.
+                    chosen = Signal(signed(16), name=f"term{row}_{q}_{lane}")
+                    m.d.comb += chosen.eq(select(folded[name], [0, *sources]) if gated else sources[0])
+                    terms.append(chosen)
                 else:
                     sources = [products[c] for c in candidates]
                     term = select(ports[name], [0, *sources]) if gated else sources[0]
