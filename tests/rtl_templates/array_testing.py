@@ -83,9 +83,12 @@ def _kstep(spec, one, k):
             "weights": one.weights[k].tolist(), "activations": one.activations[k].tolist()}
 
 
-def run_passes(spec, passes):
-    """Results that the array delivers: list of (cycle, row, last, slot, sums)."""
-    dut = PatternArray(spec)
+def run_passes(spec, passes, hardware=None):
+    """Results that the array delivers, list of (cycle, row, last, slot, sums), and the cycle of each last.
+
+    ``hardware``: spec to generate from, if it is not ``spec`` (a RAM pool that was made for other patterns).
+    """
+    dut = PatternArray(hardware or spec)
     cycles, lasts = cycles_of(spec, passes)
     got = []
 
@@ -111,9 +114,9 @@ def run_passes(spec, passes):
     return got, lasts
 
 
-def check_passes(spec, passes):
+def check_passes(spec, passes, hardware=None):
     """Assert that rows, their order, their cycles and their sums are exactly the golden ones."""
-    got, lasts = run_passes(spec, passes)
+    got, lasts = run_passes(spec, passes, hardware)
     expected = []
     for one, last in zip(passes, lasts, strict=True):
         sums = one.sums(spec)

@@ -48,3 +48,37 @@ def test_sums_use_the_full_width_of_the_accumulator():
     one.weights[:], one.activations[:] = -127, 127
     assert one.sums(spec).min() == -127 * 127 * 4 * 520 < -2**25 + 2**16
     check_passes(spec, [one])
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), slots=st.sampled_from([1, 2, 4]), units=st.integers(1, 2),
+       storage=st.sampled_from(PoolStorage), solved=st.booleans(), missing=st.integers(0, 1),
+       patterns=st.integers(1, 9), extreme=st.booleans())
+def test_unbalanced_pools(seed, slots, units, storage, solved, missing, patterns, extreme):
+    """Any patterns, with as many nonzeros as multipliers or fewer, in solved and in generic routing."""
+    rng = np.random.default_rng(seed)
+    candidates = candidate_patterns(4 * slots - missing)
+    make = SlotAssignment.solve if solved else SlotAssignment.any_pattern
+    spec = ArraySpec(units=units, lanes=2, assignment=make(rng.permutation(candidates)[:patterns], slots),
+                     storage=storage, accumulator_bits=24)
+    passes = [random_pass(spec, rng, ksteps=int(rng.integers(1, 9)), words=int(rng.integers(1, units + 1)),
+                          extreme=extreme, gap=int(rng.integers(0, 3))) for _ in range(3)]
+    check_passes(spec, passes)
+
+
+@pytest.mark.parametrize("storage", [PoolStorage.RAM, PoolStorage.STREAM])
+def test_any_pattern_hardware_runs_a_pool_it_was_not_made_for(storage):
+    rng = np.random.default_rng(11)
+    candidates = candidate_patterns(8)
+    made_for, runs = (ArraySpec(units=2, lanes=1, storage=storage, accumulator_bits=24,
+                                assignment=SlotAssignment.any_pattern(rng.permutation(candidates)[:8], 2))
+                      for _ in range(2))
+    check_passes(runs, [random_pass(runs, rng, ksteps=24, words=2)], hardware=made_for)
+
+
+def test_dsp_accumulation_needs_a_balanced_pool():
+    masks = np.zeros((1, 16), np.uint8)
+    masks[0, :8] = 1
+    with pytest.raises(ValueError, match="row-balanced"):
+        ArraySpec(units=1, lanes=1, assignment=SlotAssignment.any_pattern(masks, 2),
+                  accumulation=Accumulation.DSP)
