@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from compressor import synthetic_task
 from compressor.bundle import BundleError, load_bundle, save_bundle
-from compressor.calibration import Methods
+from compressor.calibration import Methods, calibrate
 from compressor.cli import main
 from compressor.export import export
 from compressor.model_dir import ModelDirError, describe, write_model_dir
@@ -37,6 +37,7 @@ def make_model_dir(folder, structure):
     with torch.no_grad():
         for target in targets.values():
             target.module.weight.copy_(structure.project(target.module.weight)[0])
+            target.module.bias.copy_(torch.linspace(-0.3, 0.3, len(target.module.bias)))
     pruned = () if structure.name == "dense" else tuple(targets)
     info = describe(model, structure=structure, pruned=pruned, task=TASK, max_tokens=24)
     write_model_dir(folder, model=model, tokenizer=tokenizer, info=info, recipe=Recipe.preset("demo"),
@@ -63,6 +64,17 @@ def test_every_layer_is_the_quantized_layer(made):
         error = np.abs(layer.dequantized() - linear.weight.detach().numpy())
         assert (error <= layer.weight_scale[:, None] * 0.501).all()
         np.testing.assert_allclose(layer.dequantized_bias(), linear.bias.detach().numpy(), atol=1e-4)
+
+
+def test_scales_are_the_calibrated_ones(made):
+    _, model, tokenizer, _, bundle = made
+    scales = calibrate(model, encode(tokenizer, SENTENCES, 24))
+    for name, layer in bundle.layers.items():
+        assert layer.input_scale == pytest.approx(scales[name].input_scale)
+        assert layer.output_scale == pytest.approx(scales[name].output_scale)
+        ratio = layer.multiplier / 2.0**layer.shift
+        real = layer.input_scale * layer.weight_scale.astype(float) / layer.output_scale
+        np.testing.assert_allclose(ratio, real, rtol=2.0**-16)
 
 
 def test_host_part_is_every_other_parameter(made):
