@@ -70,10 +70,10 @@ class SquareRoot(wiring.Component):
         m = Module()
         running = _run(m, self.start, self.done)
         for lane in range(self.spec.lanes):
-            radicand = Signal(RADICAND_BITS, name=f"radicand{lane}")
-            root = Signal(RESULT_BITS, name=f"root{lane}")
+            radicand = Signal(RADICAND_BITS, name=f"radicand{lane}", reset_less=True)
+            root = Signal(RESULT_BITS, name=f"root{lane}", reset_less=True)
             # At most twice the root so far; what the last step leaves is not needed.
-            remainder = Signal(RESULT_BITS, name=f"remainder{lane}")
+            remainder = Signal(RESULT_BITS, name=f"remainder{lane}", reset_less=True)
             extended = Cat(radicand[-2:], remainder)
             trial = Signal(len(extended) + 1, name=f"trial{lane}")
             fits = ~trial[-1]
@@ -114,10 +114,10 @@ class Divider(wiring.Component):
         m = Module()
         running = _run(m, self.start, self.done)
         for lane in range(self.spec.lanes):
-            divisor = Signal(RESULT_BITS, name=f"divisor{lane}")
-            remainder = Signal(RESULT_BITS, name=f"remainder{lane}")
+            divisor = Signal(RESULT_BITS, name=f"divisor{lane}", reset_less=True)
+            remainder = Signal(RESULT_BITS, name=f"remainder{lane}", reset_less=True)
             # The numerator leaves at the top while the quotient enters at the bottom.
-            shared = Signal(RESULT_BITS, name=f"shared{lane}")
+            shared = Signal(RESULT_BITS, name=f"shared{lane}", reset_less=True)
             extended = Cat(shared[-1], remainder)
             trial = Signal(len(extended) + 1, name=f"trial{lane}")
             fits = ~trial[-1] & divisor[-1]

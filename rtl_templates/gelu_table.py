@@ -69,7 +69,7 @@ class GeluTable(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += [self.o.valid.eq(delay(m, self.i.valid, self.LATENCY, "valid")),
+        m.d.comb += [self.o.valid.eq(delay(m, self.i.valid, self.LATENCY, "valid", reset=True)),
                      self.o.saturated.eq(delay(m, self.i.saturated, self.LATENCY, "saturated"))]
         look_up = delay(m, self.look_up, 1, "look_up")
         for lane in range(self.spec.lanes):
@@ -77,7 +77,7 @@ class GeluTable(wiring.Component):
                                                            init=[])
             write, read = memory.write_port(), memory.read_port()
             passing = delay(m, self.i.values[lane], 1, f"passing{lane}")
-            result = Signal(signed(VALUE_BITS), name=f"result{lane}")
+            result = Signal(signed(VALUE_BITS), name=f"result{lane}", reset_less=True)
             m.d.comb += [write.en.eq(self.table.enable), write.data.eq(self.table.data),
                          write.addr.eq(self.table.address | self.table.bank << 8),
                          read.addr.eq(self.i.values[lane].as_unsigned() | self.bank << 8),

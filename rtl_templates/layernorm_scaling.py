@@ -8,7 +8,8 @@ from compressor.intops.fixedpoint import ACTIVATION_MAX, SHIFT_MAX
 from rtl_templates.layernorm_spec import Z_BITS
 from rtl_templates.layernorm_statistics import statistics_layout
 from rtl_templates.layernorm_sums import beat_layout
-from rtl_templates.pipeline import delay, saturating_shift_right, shift_right
+from rtl_templates.pipeline import delay
+from rtl_templates.staged_shift import saturating_shift_right, shift_right
 
 UNIT_BITS = 17
 """A normalized deviation, 15 fraction bits: -32769 to 32769."""
@@ -48,7 +49,7 @@ class LayerNormScaling(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.y_valid.eq(delay(m, self.valid, self.spec.SCALING_LATENCY, "valid"))
+        m.d.comb += self.y_valid.eq(delay(m, self.valid, self.spec.SCALING_LATENCY, "valid", reset=True))
         begin = [self.valid & self.first]
         for stage in range(5):
             begin.append(delay(m, begin[-1], 1, f"begin{stage}"))
@@ -71,25 +72,27 @@ class LayerNormScaling(wiring.Component):
     def _normalize(self, m, z, mean, reciprocal, digits, name):
         """17 bits of ``((z - mean) * reciprocal) >> exponent + 1``, rounded half up, in 7 cycles."""
         z = delay(m, z, 1, f"z{name}")
-        deviation = Signal(signed(17), name=f"deviation{name}")
-        product = Signal(signed(33), name=f"product{name}")
+        deviation = Signal(signed(17), name=f"deviation{name}", reset_less=True)
+        product = Signal(signed(33), name=f"product{name}", reset_less=True)
         m.d.sync += [deviation.eq(z - mean), product.eq(deviation * reciprocal)]
         product = delay(m, product, 1, f"product{name}")  # a second register, for multipliers of two DSPs
         coarse = shift_right(m, product, digits[0], 8, UNIT_BITS + 1 + 7, f"coarse{name}")
         middle = shift_right(m, coarse, digits[1], 2, UNIT_BITS + 1 + 1, f"middle{name}")
-        unit = Signal(signed(UNIT_BITS), name=f"unit{name}")
+        unit = Signal(signed(UNIT_BITS), name=f"unit{name}", reset_less=True)
         m.d.sync += unit.eq((Mux(digits[2], middle >> 1, middle) + 1) >> 1)
         return unit
 
     def _scale(self, m, unit, gamma, beta, distance, name):
         """int8 of ``(unit * gamma + beta) >> distance + 1``, rounded half up, in 6 cycles."""
-        scaled, total = Signal(signed(32), name=f"scaled{name}"), Signal(signed(32), name=f"total{name}")
+        scaled = Signal(signed(32), name=f"scaled{name}", reset_less=True)
+        total = Signal(signed(32), name=f"total{name}", reset_less=True)
         m.d.sync += [scaled.eq(unit * gamma), total.eq(scaled + beta)]
         # Each step keeps the bits that a later one may still need, and clips above them.
         value = saturating_shift_right(m, total, distance[4:6], 16, 15 + 9, f"wide{name}")
         value = saturating_shift_right(m, value, distance[2:4], 4, 3 + 9, f"medium{name}")
         value = saturating_shift_right(m, value, distance[0:2], 1, 9, f"narrow{name}")
-        rounded, y = Signal(signed(9), name=f"rounded{name}"), Signal(signed(8), name=f"y{name}")
+        rounded = Signal(signed(9), name=f"rounded{name}")
+        y = Signal(signed(8), name=f"y{name}", reset_less=True)
         m.d.comb += rounded.eq((value + 1) >> 1)
         m.d.sync += y.eq(Mux(rounded > ACTIVATION_MAX, ACTIVATION_MAX,
                              Mux(rounded < -ACTIVATION_MAX, -ACTIVATION_MAX, rounded)))
@@ -97,7 +100,7 @@ class LayerNormScaling(wiring.Component):
 
 
 def _hold(m, load, value, name):
-    held = Signal(value.shape(), name=name)
+    held = Signal(value.shape(), name=name, reset_less=True)
     with m.If(load):
         m.d.sync += held.eq(value)
     return held

@@ -14,7 +14,8 @@ from rtl_templates.layernorm_spec import (
     TOTAL_BITS,
 )
 from rtl_templates.layernorm_sums import sums_layout
-from rtl_templates.pipeline import delay, shift_right
+from rtl_templates.pipeline import delay
+from rtl_templates.staged_shift import shift_right
 
 NORMALIZING = (16, 8, 4, 2, 1)
 """Pairs of bits that each step of the normalization skips if they are 0."""
@@ -58,12 +59,12 @@ class LayerNormStatistics(wiring.Component):
         mean, power = self._power(m, total, squares)
         radicand, exponent = self._normalize(m, power)
         mean = delay(m, mean, len(NORMALIZING), "mean_normalized")
-        following = delay(m, valid, spec.LANE_LATENCY - 1, "following")
-        leaving = delay(m, following, 1, "leaving")
+        following = delay(m, valid, spec.LANE_LATENCY - 1, "following", reset=True)
+        leaving = delay(m, following, 1, "leaving", reset=True)
 
-        means = Signal(data.ArrayLayout(signed(MEAN_BITS), spec.lanes))
-        radicands = Signal(data.ArrayLayout(RADICAND_BITS, spec.lanes))
-        exponents = Signal(data.ArrayLayout(EXPONENT_BITS, spec.lanes))
+        means = Signal(data.ArrayLayout(signed(MEAN_BITS), spec.lanes), reset_less=True)
+        radicands = Signal(data.ArrayLayout(RADICAND_BITS, spec.lanes), reset_less=True)
+        exponents = Signal(data.ArrayLayout(EXPONENT_BITS, spec.lanes), reset_less=True)
         with m.If(leaving):
             for chain, value in ((means, mean), (radicands, radicand), (exponents, exponent)):
                 m.d.sync += chain[spec.lanes - 1].eq(value)
@@ -84,8 +85,8 @@ class LayerNormStatistics(wiring.Component):
     def _lane_by_lane(self, m):
         """Sums of lane 0 one cycle after they are valid, then of the others, one per cycle."""
         lanes = self.spec.lanes
-        totals = Signal(data.ArrayLayout(signed(TOTAL_BITS), lanes))
-        squares = Signal(data.ArrayLayout(SQUARES_BITS, lanes))
+        totals = Signal(data.ArrayLayout(signed(TOTAL_BITS), lanes), reset_less=True)
+        squares = Signal(data.ArrayLayout(SQUARES_BITS, lanes), reset_less=True)
         remaining = Signal(range(lanes + 1))
         with m.If(self.sums.valid):
             m.d.sync += [totals.eq(self.sums.totals), squares.eq(self.sums.squares), remaining.eq(lanes)]
@@ -97,21 +98,22 @@ class LayerNormStatistics(wiring.Component):
 
     def _power(self, m, total, squares):
         """Mean, and sum of squared deviations plus epsilon; both in the cycle in which the power is ready."""
-        product = Signal(signed(TOTAL_BITS + 17))
+        product = Signal(signed(TOTAL_BITS + 17), reset_less=True)
         m.d.sync += product.eq(total * self.multiplier)
         product = delay(m, product, 1, "product")
         distance = Signal(5)
         m.d.comb += distance.eq(self.shift - 1)
         coarse = shift_right(m, product, distance[3:], 8, MEAN_BITS + 8, "coarse")
-        mean = Signal(signed(MEAN_BITS))
+        mean = Signal(signed(MEAN_BITS), reset_less=True)
         m.d.sync += mean.eq(((coarse >> distance[:3]) + 1) >> 1)
-        scaled, spread = Signal(signed(TOTAL_BITS + 1)), Signal(signed(TOTAL_BITS + 2))
+        scaled = Signal(signed(TOTAL_BITS + 1), reset_less=True)
+        spread = Signal(signed(TOTAL_BITS + 2), reset_less=True)
         m.d.sync += [scaled.eq(mean * self.hidden),
                      spread.eq((delay(m, total, 5, "total") << 1) - scaled)]
-        excess = Signal(signed(POWER_BITS + 1))
+        excess = Signal(signed(POWER_BITS + 1), reset_less=True)
         m.d.sync += excess.eq(delay(m, mean, 2, "mean_spread") * spread)
         excess = delay(m, excess, 1, "excess")
-        raised, power = Signal(POWER_BITS), Signal(POWER_BITS)
+        raised, power = Signal(POWER_BITS, reset_less=True), Signal(POWER_BITS, reset_less=True)
         m.d.sync += [raised.eq(delay(m, squares, 7, "squares") + self.epsilon), power.eq(raised - excess)]
         return delay(m, mean, 5, "mean_power"), power
 
@@ -120,7 +122,7 @@ class LayerNormStatistics(wiring.Component):
         skipped = []
         for level, pairs in enumerate(NORMALIZING):
             clear = ~power[POWER_BITS - 2 * pairs:].any()
-            shifted = Signal(POWER_BITS, name=f"shifted{pairs}")
+            shifted = Signal(POWER_BITS, name=f"shifted{pairs}", reset_less=True)
             m.d.sync += shifted.eq(Mux(clear, power << 2 * pairs, power))
             skipped.append(delay(m, clear, len(NORMALIZING) - level, f"clear{pairs}"))
             power = shifted

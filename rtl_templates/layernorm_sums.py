@@ -54,18 +54,19 @@ class LayerNormSums(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        m.d.comb += self.z_valid.eq(delay(m, self.valid, 2, "z_valid"))
+        m.d.comb += self.z_valid.eq(delay(m, self.valid, 2, "z_valid", reset=True))
         levels = (spec.channels - 1).bit_length()
         arriving = delay(m, self.valid, 3 + levels, "arriving")
         first = delay(m, self.first, 3 + levels, "first")
-        last = delay(m, self.valid & self.last, spec.sums_latency, "last")
+        last = delay(m, self.valid & self.last, spec.sums_latency, "last", reset=True)
         m.d.comb += self.sums.valid.eq(last)
         for lane in range(spec.lanes):
             values, squares = [], []
             for channel in range(spec.channels):
                 name = f"{channel}_{lane}"
                 z = self._add(m, channel, lane, name)
-                value, square = Signal(signed(Z_BITS), name=f"z{name}"), Signal(31, name=f"square{name}")
+                value = Signal(signed(Z_BITS), name=f"z{name}", reset_less=True)
+                square = Signal(31, name=f"square{name}", reset_less=True)
                 m.d.comb += self.z[channel][lane].eq(z)
                 m.d.sync += [value.eq(z), square.eq(z * z)]
                 values.append(value)
@@ -77,9 +78,9 @@ class LayerNormSums(wiring.Component):
         return m
 
     def _add(self, m, channel, lane, name):
-        residual = Signal(signed(ALIGNED_BITS), name=f"residual{name}")
-        branch = Signal(signed(ALIGNED_BITS), name=f"branch{name}")
-        z = Signal(signed(Z_BITS), name=f"sum{name}")
+        residual = Signal(signed(ALIGNED_BITS), name=f"residual{name}", reset_less=True)
+        branch = Signal(signed(ALIGNED_BITS), name=f"branch{name}", reset_less=True)
+        z = Signal(signed(Z_BITS), name=f"sum{name}", reset_less=True)
         m.d.sync += [residual.eq(self.residual[channel][lane] << self.residual_shift[channel]),
                      branch.eq(self.branch[channel][lane] << self.branch_shift[channel]),
                      z.eq(residual + branch)]

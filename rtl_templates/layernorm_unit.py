@@ -62,7 +62,8 @@ class LayerNormUnit(wiring.Component):
         valid, beat = self._first_pass(m, command, final_beat)
         self._gather(m, sums, valid)
         flags = Cat(valid, beat == 0, beat == final_beat)
-        m.d.comb += Cat(sums.valid, sums.first, sums.last).eq(delay(m, flags, spec.gather_latency, "flags"))
+        flags = delay(m, flags, spec.gather_latency, "flags", reset=True)
+        m.d.comb += Cat(sums.valid, sums.first, sums.last).eq(flags)
         epsilon, mean = self._header(m, command.bank)
         m.d.comb += [statistics.sums.eq(sums.sums), statistics.hidden.eq(command.columns << 2),
                      statistics.epsilon.eq(epsilon.epsilon), statistics.multiplier.eq(mean.multiplier),
@@ -71,7 +72,7 @@ class LayerNormUnit(wiring.Component):
 
         again, second_beat = self._second_pass(m, statistics.statistics.valid, final_beat)
         self._buffer(m, sums, scaling, again)
-        m.d.comb += [scaling.valid.eq(delay(m, again, 1, "again")),
+        m.d.comb += [scaling.valid.eq(delay(m, again, 1, "again", reset=True)),
                      scaling.first.eq(delay(m, second_beat == 0, 1, "second_first"))]
         self._constants(m, command.bank, beat, second_beat, sums, scaling)
         self._write(m, command, scaling)
@@ -106,13 +107,13 @@ class LayerNormUnit(wiring.Component):
     def _gather(self, m, sums, valid):
         """Words to beats of ``spec.channels`` channels, ``spec.gather_latency`` cycles after the read."""
         spec = self.spec
-        residual = Signal(word_layout(spec), name="residual_word")
-        branch = Signal(word_layout(spec), name="branch_word")
+        residual = Signal(word_layout(spec), name="residual_word", reset_less=True)
+        branch = Signal(word_layout(spec), name="branch_word", reset_less=True)
         beat_bits = spec.channels * spec.lanes * 8
         if spec.word_beats == 1:
             m.d.sync += [residual.eq(self.residual_data), branch.eq(self.branch_data)]
         else:
-            waiting = Signal(word_layout(spec), name="residual_waiting")
+            waiting = Signal(word_layout(spec), name="residual_waiting", reset_less=True)
             arrived = delay(m, self.branch_read.enable, spec.read_latency, "arrived")
             m.d.sync += [waiting.eq(self.residual_data),
                          residual.as_value().eq(Mux(arrived, waiting, residual.as_value() >> beat_bits)),
@@ -184,7 +185,7 @@ class LayerNormUnit(wiring.Component):
     def _write(self, m, command, scaling):
         """Beats to words, and their addresses."""
         spec = self.spec
-        word = Signal(word_layout(spec))
+        word = Signal(word_layout(spec), reset_less=True)
         beat_bits = spec.channels * spec.lanes * 8
         phase, final_phase = Signal(max(1, spec.word_beats.bit_length() - 1)), Signal()
         column, group = Signal(range(spec.columns)), Signal(COUNT_BITS)

@@ -1,0 +1,27 @@
+"""Variable right shifts in registered steps of one base-4 digit of the distance each."""
+
+from amaranth.hdl import Cat, Mux, Signal, signed
+
+from rtl_templates.block_unit import select
+
+
+def shift_right(m, value, digit, step, bits, name):
+    """Registered ``value >> digit * step`` for a 2-bit digit; the caller knows that ``bits`` bits hold it."""
+    result = Signal(signed(bits), name=name, reset_less=True)
+    m.d.sync += result.eq(select(digit, [value >> choice * step for choice in range(4)]))
+    return result
+
+
+def saturating_shift_right(m, value, digit, step, bits, name):
+    """Registered ``value >> digit * step`` for a 2-bit digit, clipped to ``bits`` bits.
+
+    The lower limit is -2**(bits - 1): with some bits to spare, further shifts and a last symmetric
+    clipping give the same as without this one.
+    """
+    shifted = select(digit, [value >> choice * step for choice in range(4)])
+    kept = shifted[bits - 1:]
+    fits = ~kept.any() | kept.all()
+    limit = Cat((~value[-1]).replicate(bits - 1), value[-1])
+    result = Signal(signed(bits), name=name, reset_less=True)
+    m.d.sync += result.eq(Mux(fits, shifted[:bits], limit))
+    return result
