@@ -7,7 +7,7 @@ import numpy as np
 from compressor.blocks import BLOCK, to_blocks
 from compressor.intops.fixedpoint import ACTIVATION_MAX, MULTIPLIER_BITS, SHIFT_MAX
 from compressor.layer_weights import NM_KEEP, ROLES, STRUCTURES, layer_name
-from compressor.pools import patterns_of_masks
+from compressor.patterns import patterns_of_masks
 
 ARCHITECTURES = ("bert",)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from compressor.blocks import BLOCK, POSITIONS, to_blocks
 from compressor.intops import IntegerLinear
-from compressor.pools import patterns_of_masks
+from compressor.patterns import patterns_of_masks
 
 STRUCTURES = ("pattern", "dense", "nm")
 """What a layer's blocks keep: the positions of a pattern, all, or 2 of every 4 along K."""

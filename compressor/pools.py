@@ -9,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor import pool_search
 from compressor.blocks import BLOCK, POSITIONS
+from compressor.patterns import candidate_patterns, masks_of_patterns, sorted_by_mask
 
 POOL_MAX = 256
 """Most patterns a pool may have: a pattern id is one byte in the bundle."""
+
+BUILDERS = (*pool_search.BUILDERS, "file")
+"""Names of the pool builders."""
 
 SAMPLE_BLOCKS = 6000
 """Blocks that the data-driven builders look at; more does not change the pools measurably."""
@@ -40,6 +45,7 @@ class PatternPool:
     PoolError
         If a pattern breaks one of these rules.
 
+    >>> from compressor.patterns import patterns_of_masks
     >>> pool = PatternPool(patterns=patterns_of_masks([0x3333, 0xCCCC]), keep=8, balance="row")
     >>> pool.size, pool.is_row_balanced, [hex(mask) for mask in pool.masks]
     (2, True, ['0x3333', '0xcccc'])
@@ -98,67 +104,6 @@ class PatternPool:
         return hash((self.masks, self.keep, self.balance))
 
 
-def patterns_of_masks(masks):
-    """Patterns of 16-bit masks: uint8 array, shape (P, 16).
-
-    >>> patterns_of_masks([0x00F1])[0].tolist()
-    [1, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]
-    """
-    masks = np.asarray(masks, np.int64)
-    return (masks[:, None] >> np.arange(POSITIONS) & 1).astype(np.uint8)
-
-
-def masks_of_patterns(patterns):
-    """Inverse of :func:`patterns_of_masks`: int64 array, shape (P,).
-
-    >>> masks_of_patterns(patterns_of_masks([7, 0xFFFF])).tolist()
-    [7, 65535]
-    """
-    return np.asarray(patterns, np.int64) @ (1 << np.arange(POSITIONS))
-
-
-def candidate_patterns(keep=8, balance="none"):
-    """Every pattern that satisfies the rules, ascending by mask: uint8 array, shape (C, 16).
-
-    >>> len(candidate_patterns()), len(candidate_patterns(balance="row"))
-    (12870, 1296)
-    """
-    patterns = patterns_of_masks(np.arange(1 << POSITIONS))
-    fits = patterns.sum(axis=1) == keep
-    if balance == "row":
-        fits &= (patterns.reshape(-1, BLOCK, BLOCK).sum(axis=2) * BLOCK == keep).all(axis=1)
-    return patterns[fits]
-
-
-def reed_muller_patterns(balance="none"):
-    """Weight-8 words of the Reed-Muller code RM(1,4), ascending by mask: uint8, shape (30, 16).
-
-    The words are the affine functions of the four bits of a position. Any two of them share 0 or 4
-    of their 8 positions, so that they cover the block evenly. With ``balance="row"`` the 24 words
-    that depend on the column remain.
-
-    >>> len(reed_muller_patterns()), len(reed_muller_patterns("row"))
-    (30, 24)
-    """
-    bits = np.arange(POSITIONS)[:, None] >> np.arange(4) & 1  # column in bits 0-1, row in 2-3
-    words = [(bits @ coefficients + constant) % 2
-             for coefficients in bits[1:] for constant in (0, 1)
-             if balance == "none" or coefficients[:2].any()]
-    return _sorted_by_mask(np.array(words, np.uint8))
-
-
-def retained_energy(patterns, blocks):
-    """Share of the squared weights kept by the best pattern of each block, 0 to 1.
-
-    >>> retained_energy(patterns_of_masks([0x00FF]), np.eye(16)[:12])
-    0.6666666666666666
-    """
-    energy = np.square(np.asarray(blocks, np.float64))
-    total = energy.sum()
-    best = (energy @ np.asarray(patterns, np.float64).T).max(axis=1).sum()
-    return float(best / total) if total else 1.0
-
-
 def build_pool(build, blocks=None, *, size=32, keep=8, balance="row", seed=0, file=None):
     """Choose a pool.
 
@@ -194,8 +139,11 @@ def build_pool(build, blocks=None, *, size=32, keep=8, balance="row", seed=0, fi
         if file is None:
             raise PoolError("build: file needs the name of a pool file")
         return read_pool(file, keep=keep, balance=balance)
-    if build not in _BUILDERS:
+    if build not in BUILDERS:
         raise PoolError(f"unknown pool builder {build!r}; use one of {', '.join(BUILDERS)}")
+    if build == "reed_muller" and keep != POSITIONS // 2:
+        raise PoolError(f"build: reed_muller keeps {POSITIONS // 2} of {POSITIONS}, not {keep}; "
+                        f"use build: greedy")
     if balance == "row" and keep % BLOCK:
         raise PoolError(f"balance row needs a multiple of {BLOCK} kept positions, not {keep}")
     candidates = candidate_patterns(keep, balance)
@@ -204,8 +152,8 @@ def build_pool(build, blocks=None, *, size=32, keep=8, balance="row", seed=0, fi
                         f"{min(POOL_MAX, len(candidates))} patterns, not {size}")
     rng = np.random.default_rng(seed)
     energy = _sample_energy(blocks, rng)
-    patterns = _BUILDERS[build](energy, candidates, size, keep, balance, rng)
-    return PatternPool(patterns=_sorted_by_mask(patterns), keep=keep, balance=balance)
+    patterns = pool_search.BUILDERS[build](energy, candidates, size, keep, balance, rng)
+    return PatternPool(patterns=sorted_by_mask(patterns), keep=keep, balance=balance)
 
 
 def read_pool(path, *, keep=8, balance="row"):
@@ -239,10 +187,6 @@ def read_pool(path, *, keep=8, balance="row"):
         raise PoolError(f"{path}: {error}") from error
 
 
-def _sorted_by_mask(patterns):
-    return patterns[np.argsort(masks_of_patterns(patterns))]
-
-
 def _sample_energy(blocks, rng):
     """Squared weights of at most SAMPLE_BLOCKS blocks, float32, shape (n, 16)."""
     if blocks is None:
@@ -253,92 +197,3 @@ def _sample_energy(blocks, rng):
     if len(blocks) > SAMPLE_BLOCKS:
         blocks = blocks[np.sort(rng.choice(len(blocks), SAMPLE_BLOCKS, replace=False))]
     return np.square(blocks.astype(np.float32))
-
-
-def _greedy(energy, candidates, size, chosen):
-    """Add the candidate that raises the kept energy most, until ``size`` patterns are chosen."""
-    chosen = list(chosen)
-    best = np.zeros(len(energy), np.float32)
-    for pattern in chosen:
-        best = np.maximum(best, energy @ pattern.astype(np.float32))
-    taken = {pattern.tobytes() for pattern in chosen}
-    free = np.array([pattern.tobytes() not in taken for pattern in candidates])
-    # Candidates in rows: the running best of a block then compares along contiguous memory.
-    kept = candidates.astype(np.float32) @ energy.T
-    while len(chosen) < size:
-        gain = np.array([np.maximum(row, best).sum() for row in kept])
-        winner = int(np.argmax(np.where(free, gain, -1)))
-        free[winner] = False
-        chosen.append(candidates[winner])
-        best = np.maximum(best, kept[winner])
-    return np.array(chosen, np.uint8)
-
-
-def _build_reed_muller(energy, candidates, size, keep, balance, rng):
-    if keep != POSITIONS // 2:
-        raise PoolError(f"build: reed_muller keeps {POSITIONS // 2} of {POSITIONS}, not {keep}; "
-                        f"use build: greedy")
-    words = reed_muller_patterns(balance)
-    if size <= len(words):
-        return _greedy(energy, words, size, [])
-    return _greedy(energy, candidates, size, words)
-
-
-def _build_greedy(energy, candidates, size, keep, balance, rng):
-    return _greedy(energy[:1500], candidates, size, [])  # 12,870 candidates: bounds time and memory
-
-
-def _build_frequency(energy, candidates, size, keep, balance, rng):
-    best = _top_positions(energy, keep, balance)
-    seen, counts = np.unique(masks_of_patterns(best), return_counts=True)
-    most = seen[np.argsort(-counts, kind="stable")[:size]]
-    return _greedy(energy[:1500], candidates, size, patterns_of_masks(most))
-
-
-def _build_kmeans(energy, candidates, size, keep, balance, rng, starts=4, rounds=8):
-    best, best_energy = None, -1.0
-    for _ in range(starts):
-        patterns = candidates[rng.choice(len(candidates), size, replace=False)]
-        for _ in range(rounds):
-            owner = (energy @ patterns.T.astype(np.float32)).argmax(axis=1)
-            sums = np.zeros((size, POSITIONS))
-            np.add.at(sums, owner, energy)
-            updated = _top_positions(sums, keep, balance)
-            # An empty cluster, or one equal to another, starts again from a free pattern.
-            masks, first = np.unique(masks_of_patterns(updated), return_index=True)
-            lost = np.setdiff1d(np.arange(size), first)
-            free = np.setdiff1d(masks_of_patterns(candidates), masks)
-            updated[lost] = patterns_of_masks(rng.choice(free, len(lost), replace=False))
-            if (updated == patterns).all():
-                break
-            patterns = updated
-        kept = float((energy @ patterns.T.astype(np.float32)).max(axis=1).sum())
-        if kept > best_energy:
-            best, best_energy = patterns, kept
-    return best
-
-
-def _top_positions(energy, keep, balance):
-    """Pattern of the largest entries of each row: the best one; lowest position on ties."""
-    if balance == "row":
-        rows = energy.reshape(-1, BLOCK)
-        return _top(rows, keep // BLOCK).reshape(-1, POSITIONS)
-    return _top(energy, keep)
-
-
-def _top(values, count):
-    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
-    patterns = np.zeros(values.shape, np.uint8)
-    np.put_along_axis(patterns, order, 1, axis=1)
-    return patterns
-
-
-_BUILDERS = {
-    "reed_muller": _build_reed_muller,
-    "greedy": _build_greedy,
-    "kmeans": _build_kmeans,
-    "frequency": _build_frequency,
-}
-
-BUILDERS = (*_BUILDERS, "file")
-"""Names of the pool builders."""

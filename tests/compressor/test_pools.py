@@ -5,18 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from compressor.pools import (
-    BUILDERS,
-    PatternPool,
-    PoolError,
-    build_pool,
+from compressor.patterns import (
     candidate_patterns,
     masks_of_patterns,
     patterns_of_masks,
-    read_pool,
     reed_muller_patterns,
     retained_energy,
 )
+from compressor.pools import BUILDERS, PatternPool, PoolError, build_pool, read_pool
 
 DATA_BUILDERS = [name for name in BUILDERS if name != "file"]
 

@@ -6,7 +6,8 @@ import torch
 
 from compressor import structures
 from compressor.blocks import block_grid, from_blocks, to_blocks
-from compressor.pools import PatternPool, build_pool, patterns_of_masks
+from compressor.patterns import patterns_of_masks
+from compressor.pools import PatternPool, build_pool
 from compressor.structures import NM, Dense, Pattern, StructureError
 
 POOLS = {balance: build_pool("reed_muller", balance=balance) for balance in ("row", "none")}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from compressor.pools import candidate_patterns
+from compressor.patterns import candidate_patterns
 from rtl_templates.array_spec import Accumulation, ArraySpec, PoolStorage
 from rtl_templates.block_unit import BlockUnit
 from rtl_templates.pattern_decoder import PatternDecoder, column_choices, selects_of_entry
