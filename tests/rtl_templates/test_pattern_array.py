@@ -6,7 +6,7 @@ from array_testing import check_passes, random_pass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.pools import candidate_patterns
+from compressor.patterns import candidate_patterns
 from rtl_templates.array_spec import Accumulation, ArraySpec, PoolStorage
 from rtl_templates.slot_assignment import SlotAssignment
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.pools import candidate_patterns
+from compressor.patterns import candidate_patterns
 from rtl_templates.slot_assignment import SlotAssignment, dense_parts
 from rtl_templates.slot_solver import any_pattern_ports, place_any
 
