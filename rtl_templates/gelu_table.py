@@ -1,9 +1,9 @@
-"""GELU table: one row of T int8 values per cycle through a loadable 256-entry table."""
+"""GELU table: one row of T int8 values per cycle through loadable tables of 256 entries."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -15,7 +15,7 @@ from rtl_templates.requantizer import VALUE_BITS, requantizer_output
 
 @dataclass(frozen=True, kw_only=True)
 class GeluTableSpec:
-    """Tables of T lanes.
+    """Tables of T lanes: two banks of 512 entries, those of the normal channels and those of the outliers.
 
     Parameters
     ----------
@@ -30,20 +30,22 @@ class GeluTableSpec:
             raise ValueError(f"GeluTableSpec.lanes must be 1 to 64, not {self.lanes}")
 
     def table_layout(self):
-        """Write port of the tables, one entry per cycle, into one of two banks."""
-        return data.StructLayout({"enable": 1, "bank": 1, "address": range(TABLE_ENTRIES),
+        """Write port of the tables, one entry of :meth:`table` per cycle, into one of two banks."""
+        return data.StructLayout({"enable": 1, "bank": 1, "address": range(2 * TABLE_ENTRIES),
                                   "data": signed(VALUE_BITS)})
 
     def table(self, golden):
-        """Entries in address order: int8 array of shape (256,)."""
+        """Entries in address order, int8 array of shape (512,): the outliers' come second, or zeros."""
         if not isinstance(golden, IntegerGelu):
             raise TypeError(f"a table is made from an IntegerGelu, not {type(golden).__name__}")
-        return golden.table.astype(np.int8)
+        outliers = np.zeros(TABLE_ENTRIES) if golden.outlier_table is None else golden.outlier_table
+        return np.concatenate([golden.table, outliers]).astype(np.int8)
 
 
 class GeluTable(wiring.Component):
-    """``table[value]`` of every lane. Bit-exact with :meth:`compressor.intops.gelu.IntegerGelu.compute`.
+    """A table's entry for the value of every lane.
 
+    Bit-exact with :meth:`compressor.intops.gelu.IntegerGelu.compute`.
     Sits behind the requantizer; rows that are not to be looked up pass with the same latency.
 
     Latency: ``LATENCY`` clock cycles. Throughput: one row per cycle. Order is preserved; no back-pressure.
@@ -53,8 +55,10 @@ class GeluTable(wiring.Component):
     i : :py:`In(requantizer_output(spec))`
     look_up : :py:`In(1)`
         Whether this row goes through the table; else it passes unchanged.
+    outlier : :py:`In(1)`
+        Whether this row's channel uses the outliers' table.
     bank : :py:`In(1)`
-        Table of this row.
+        Bank of this row.
     o : :py:`Out(requantizer_output(spec))`
     table : :py:`In(spec.table_layout())`
         An entry counts for rows that arrive in later cycles.
@@ -64,7 +68,8 @@ class GeluTable(wiring.Component):
 
     def __init__(self, spec):
         self.spec = spec
-        super().__init__({"i": In(requantizer_output(spec)), "look_up": In(1), "bank": In(1),
+        super().__init__({"i": In(requantizer_output(spec)),
+                          "look_up": In(1), "outlier": In(1), "bank": In(1),
                           "o": Out(requantizer_output(spec)), "table": In(spec.table_layout())})
 
     def elaborate(self, platform):
@@ -73,14 +78,14 @@ class GeluTable(wiring.Component):
                      self.o.saturated.eq(delay(m, self.i.saturated, self.LATENCY, "saturated"))]
         look_up = delay(m, self.look_up, 1, "look_up")
         for lane in range(self.spec.lanes):
-            memory = m.submodules[f"table{lane}"] = Memory(shape=signed(VALUE_BITS), depth=2 * TABLE_ENTRIES,
-                                                           init=[])
+            memory = Memory(shape=signed(VALUE_BITS), depth=4 * TABLE_ENTRIES, init=[])
+            m.submodules[f"table{lane}"] = memory
             write, read = memory.write_port(), memory.read_port()
             passing = delay(m, self.i.values[lane], 1, f"passing{lane}")
             result = Signal(signed(VALUE_BITS), name=f"result{lane}", reset_less=True)
             m.d.comb += [write.en.eq(self.table.enable), write.data.eq(self.table.data),
-                         write.addr.eq(self.table.address | self.table.bank << 8),
-                         read.addr.eq(self.i.values[lane].as_unsigned() | self.bank << 8),
+                         write.addr.eq(Cat(self.table.address, self.table.bank)),
+                         read.addr.eq(Cat(self.i.values[lane], self.outlier, self.bank)),
                          self.o.values[lane].eq(result)]
             m.d.sync += result.eq(Mux(look_up, read.data, passing))
         return m

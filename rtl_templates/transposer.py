@@ -131,7 +131,7 @@ class Transposer(wiring.Component):
         return m
 
     def _walk(self, m, command):
-        """Reads words; returns the tile's direction, and address and enable of its word of the same number."""
+        """Reads words; gives the tile's direction, and address and enable of its word of the same number."""
         spec = self.spec
         running, direction, word = Signal(), Signal(), Signal(range(spec.tile_words))
         group, column, position = Signal(COUNT_BITS), Signal(COUNT_BITS + 1), Signal(COUNT_BITS + 5)

@@ -1,4 +1,4 @@
-"""GeluTable against the golden IntegerGelu: every code, both banks, and rows that pass by."""
+"""GeluTable against the golden IntegerGelu: every code, outliers, both banks, and rows that pass by."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,20 @@ from hypothesis import strategies as st
 from compressor.intops.gelu import IntegerGelu, gelu_table
 from rtl_templates.gelu_table import GeluTable, GeluTableSpec
 
+CHANNELS = 7
 
 def check(lanes, tables, rows, look_up, bank, valid, rewrite=None):
-    """Load both tables, feed a row per cycle, compare each output; ``rewrite`` replaces bank 1 meanwhile."""
+    """Load both banks, feed a row per cycle, compare each output; ``rewrite`` replaces bank 1 meanwhile.
+
+    Row i is channel ``i % channels`` of the layer, as far as outliers are concerned.
+    """
     dut = GeluTable(GeluTableSpec(lanes=lanes))
     expected, got = [], []
     for row, values in enumerate(rows):
-        looked_up = tables[bank[row]].compute(values) if look_up[row] else values
-        expected.append((int(valid[row]), (7 * row) % (lanes + 1), looked_up.tolist()))
+        if look_up[row]:
+            channel = row % CHANNELS
+            values = tables[bank[row]].compute(np.tile(values[:, None], CHANNELS))[:, channel]
+        expected.append((int(valid[row]), (7 * row) % (lanes + 1), values.tolist()))
 
     async def testbench(ctx):
         for number, golden in enumerate(tables):
@@ -29,10 +35,13 @@ def check(lanes, tables, rows, look_up, bank, valid, rewrite=None):
             ctx.set(dut.i, {"valid": int(valid[row]), "saturated": (7 * row) % (lanes + 1),
                             "values": rows[row].tolist()})
             ctx.set(dut.look_up, int(look_up[row]))
+            outliers = tables[bank[row]].outliers
+            ctx.set(dut.outlier, int(outliers is not None and outliers[row % CHANNELS]))
             ctx.set(dut.bank, int(bank[row]))
             if rewrite is not None:
-                ctx.set(dut.table, {"enable": 1, "bank": 1, "address": cycle % 256,
-                                    "data": int(rewrite.table[cycle % 256])})
+                address = cycle % 512
+                ctx.set(dut.table, {"enable": 1, "bank": 1, "address": address,
+                                    "data": int(dut.spec.table(rewrite)[address])})
             if cycle >= dut.LATENCY:
                 values = [ctx.get(value) for value in dut.o.values]
                 got.append((ctx.get(dut.o.valid), ctx.get(dut.o.saturated), values))
@@ -46,7 +55,9 @@ def check(lanes, tables, rows, look_up, bank, valid, rewrite=None):
 
 
 def random_table(rng):
-    return IntegerGelu(table=rng.integers(-127, 128, 256).astype(np.int8))
+    return IntegerGelu(table=rng.integers(-127, 128, 256).astype(np.int8),
+                       outlier_table=rng.integers(-127, 128, 256).astype(np.int8),
+                       outliers=rng.integers(0, 2, CHANNELS).astype(bool))
 
 
 def test_every_code_of_a_gelu():
@@ -58,8 +69,8 @@ def test_every_code_of_a_gelu():
 
 def test_loading_a_bank_leaves_the_other_alone():
     rng = np.random.default_rng(3)
-    rows = rng.integers(-127, 128, (256, 2))
-    check(2, [random_table(rng), random_table(rng)], rows, np.ones(256), np.zeros(256, int), np.ones(256),
+    rows = rng.integers(-127, 128, (512, 1))
+    check(1, [random_table(rng), random_table(rng)], rows, np.ones(512), np.zeros(512, int), np.ones(512),
           rewrite=random_table(rng))
 
 
