@@ -131,8 +131,8 @@ class RunRequest:
 class RunReport:
     """What the bench saw: status, counters by register name, dispatch cycle of each descriptor.
 
-    ``clock_cycles`` counts simulated cycles, register accesses of the start included; ``wall_seconds``
-    is the time they took. ``error`` is None or the one line that says what went wrong.
+    ``clock_cycles`` counts simulated cycles, register accesses of the start included; ``wall_seconds`` and
+    ``cpu_seconds`` are the time they took. ``error`` is None or the one line that says what went wrong.
     """
 
     error: str | None
@@ -145,7 +145,7 @@ class RunReport:
     write_beats: int
     clock_cycles: int
     wall_seconds: float
-    cycles_per_second: float
+    cpu_seconds: float
 
 
 def render_harness(context):

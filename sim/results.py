@@ -60,8 +60,8 @@ class SimulationResult:
         storing) that differ from the prediction.
     saturations : int
         Output values that were clipped.
-    wall_seconds : float
-        Time that the simulator ran.
+    wall_seconds, cpu_seconds : float
+        Time that the C++ bench ran, and that it had a processor.
     """
 
     bench: str
@@ -82,6 +82,7 @@ class SimulationResult:
     prediction_mismatches: int
     saturations: int
     wall_seconds: float
+    cpu_seconds: float
     layers: tuple[LayerResult, ...]
 
     @property
@@ -110,5 +111,5 @@ def problems(result):
     if result.cycles != result.predicted_cycles:
         lines.append(f"{result.cycles:,} cycles were simulated, {result.predicted_cycles:,} predicted")
     if result.prediction_mismatches:
-        lines.append(f"{result.prediction_mismatches:,} dispatch times and counters differ from the prediction")
+        lines.append(f"{result.prediction_mismatches:,} times and counters differ from the prediction")
     return lines

@@ -126,7 +126,7 @@ class _Bench:
         self.layer_cycles = dict.fromkeys(program.layers, 0)
         self.runs = self.cycles = self.stalled_cycles = 0
         self.prediction_mismatches = self.saturations = 0
-        self.wall_seconds = 0.0
+        self.wall_seconds = self.cpu_seconds = 0.0
 
     def run(self, index, vectors, trace=None):
         """A nominal run, whose cycles count, and with stalls or cocotb one more; both compare every word."""
@@ -156,6 +156,7 @@ class _Bench:
         if report.error:
             raise SimulationError(f"{what}: {report.error}")
         self.wall_seconds += report.wall_seconds
+        self.cpu_seconds += report.cpu_seconds
         for name, comparison in compare_outputs(program, vectors, output, self.build.lanes).items():
             self.comparisons[name].append(comparison)
         return report
@@ -200,7 +201,7 @@ class _Bench:
             predicted_cycles=self.runs * self.prediction.cycles,
             utilization=macs / (multipliers * self.cycles) if self.cycles else 0.0, macs=macs,
             prediction_mismatches=self.prediction_mismatches, saturations=self.saturations,
-            wall_seconds=self.wall_seconds, layers=layers)
+            wall_seconds=self.wall_seconds, cpu_seconds=self.cpu_seconds, layers=layers)
 
     def _layer(self, cost, multipliers):
         found, cycles = self.comparisons[cost.name], self.layer_cycles[cost.name]

@@ -94,7 +94,7 @@ class Testbench:
     @classmethod
     async def start(cls, dut, case, *, stalls=0):
         """A bench with its clock running, after reset."""
-        # The models look at every clock edge unless they have seen a reset; outputs are X before it in Icarus.
+        # The models look at every clock edge unless they saw a reset begin; before it outputs can be X.
         dut.ap_rst_n.value = 1
         dut.ap_clk.value = 0
         await Timer(1, "ns")
