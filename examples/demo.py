@@ -17,12 +17,12 @@ def demo_commands(out):
     """Commands of the demo in order, as lists of words; ``out`` is the directory they write to."""
     model, bundle, accelerator = out / "model", out / "pruned.pt", out / "accelerator"
     return [
-        ["compress", "train", "demo", "--model", "tiny", "--task", "synthetic",
+        ["compress", "train", "demo", "--model", "tiny", "--task", "synthetic", "--overwrite",
          "--out", model],
         ["compress", "export", model, "-o", bundle],
         ["compress", "verify", bundle],
         ["hwgen", "build", "--model", bundle, "--out", accelerator, "--rows", "4", "--lanes", "8"],
-        ["hwgen", "sim", accelerator],
+        ["hwgen", "sim", accelerator, "--data", "synthetic", "--limit", "8"],
     ]
 
 

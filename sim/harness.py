@@ -28,6 +28,9 @@ COUNTERS = tuple(r.name for r in REGISTERS if r.access == "ro" and 0xC0 <= r.add
 PROGRESS_CYCLES = 100_000
 """How often the bench reports its progress, in clock cycles."""
 
+OPTIMIZE = "-O3"
+"""For the compiler. Tests of small designs set ``-O0``: compiling takes them longer than running."""
+
 _VERILATOR_FLAGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "--threads", "1",
                     "-Wno-fatal", "-Wno-WIDTH")
 
@@ -179,8 +182,8 @@ def build_harness(verilog, directory, *, context=None):
     source = render_harness(context)
     header = (SIM_DIRECTORY / "axi_memory.h").read_text()
     key = "\0".join([Path(verilog).read_text(), source, header, find_tool("verilator").version,
-                     find_tool("g++").version, *_VERILATOR_FLAGS])
-    final = Path(directory) / f"harness-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+                     find_tool("g++").version, OPTIMIZE, *_VERILATOR_FLAGS])
+    final = Path(directory).resolve() / f"harness-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if final.exists():
         return final
     find_tool("make"), find_tool("perl")
@@ -191,7 +194,7 @@ def build_harness(verilog, directory, *, context=None):
         (aside / "axi_memory.h").write_text(header)
         run_tool("verilator", ["--cc", "--exe", "--build", "-j", os.cpu_count() or 1, *_VERILATOR_FLAGS,
                                *(["--trace-vcd"] if context.trace else []),
-                               "-MAKEFLAGS", verilator_make_flags(), "--top-module", context.top,
+                               "-MAKEFLAGS", verilator_make_flags(OPTIMIZE), "--top-module", context.top,
                                "-Mdir", aside / "objects", "-o", "harness", "-CFLAGS", f"-I{aside}",
                                WAIVERS, Path(verilog).resolve(), aside / "harness.cpp"], cwd=aside)
         os.replace(aside / "objects" / "harness", final)

@@ -45,7 +45,7 @@ def open_build(directory):
     BuildError, PlanError, BundleError
         If it is none, or damaged.
     """
-    directory = Path(directory)
+    directory = Path(directory).resolve()  # tools run elsewhere
     plan = load_plan(directory)
     return OpenBuild(directory=directory, plan=plan, bundle=load_bundle(directory / "bundle.pt"))
 
