@@ -105,9 +105,9 @@ def verilator_environment():
 def verilator_make_flags(optimize="-O3"):
     """The make variables as one string, for Verilator's ``-MAKEFLAGS`` or the variable MAKEFLAGS.
 
-    ``optimize`` is for the compiler: ``-O3`` for speed, ``-O1`` where compiling takes longer than running.
+    ``optimize`` is for the compiler: ``-O3`` for speed, ``-O0`` where compiling takes longer than running.
     """
-    variables = {**VERILATOR_MAKE_VARIABLES, "OPT_FAST": optimize}
+    variables = {**VERILATOR_MAKE_VARIABLES, "OPT_FAST": optimize, "OPT_GLOBAL": optimize}
     return " ".join(f"{name}={value}" for name, value in variables.items())
 
 

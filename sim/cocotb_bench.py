@@ -118,7 +118,7 @@ def _environment():
     """What cocotb's runner takes from the environment; its special treatment of pytest is not wanted."""
     before = dict(os.environ)
     os.environ.update(verilator_environment())
-    os.environ["MAKEFLAGS"] = verilator_make_flags(optimize="-O1")
+    os.environ["MAKEFLAGS"] = verilator_make_flags("-O0")
     os.environ.pop("PYTEST_CURRENT_TEST", None)
     try:
         yield

@@ -9,6 +9,13 @@ from sim.open_build import open_build
 from tests.bundles import random_bundle
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _fast_compilation():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sim.harness.OPTIMIZE", "-O0")
+        yield
+
+
 def make_build(directory, request, **bundle):
     """Random bundle and its build, opened."""
     save_bundle(random_bundle(**bundle), directory / "pruned.pt")
