@@ -1,160 +1,137 @@
 """Calibration of a float BERT: what every tensor of its encoder looks like on valid tokens."""
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-SAMPLE_VALUES = 1 << 18
-"""Values kept of each tensor, evenly spread over all batches by a growing stride."""
+from compressor.reload import encoder_of
 
-
-@dataclass
-class Observer:
-    """Range, channel ranges, channel means and a sample of one tensor, over all batches.
-
-    >>> observer = Observer()
-    >>> observer.update(np.array([[1.0, -2.0], [3.0, 0.5]]))
-    >>> observer.low, observer.high, observer.channel_max.tolist(), observer.mean.tolist()
-    (-2.0, 3.0, [3.0, 2.0], [2.0, -0.75])
-    """
-
-    low: float = math.inf
-    high: float = -math.inf
-    channel_max: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    rows: int = 0
-    total: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    chunks: list = field(default_factory=list)
-
-    def update(self, x):
-        """Add values of shape (tokens, channels)."""
-        x = np.asarray(x, np.float32)
-        if not np.isfinite(x).all():
-            raise ValueError("calibration met NaN or infinity; the float model is broken")
-        if not x.size:
-            return
-        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
-        self.channel_max = np.maximum(self.channel_max, np.abs(x).max(axis=0))
-        self.total = self.total + x.sum(axis=0, dtype=np.float64)
-        self.rows += len(x)
-        self.chunks.append(x)
-
-    @property
-    def mean(self):
-        """Mean of each channel."""
-        return self.total / max(self.rows, 1)
-
-    @property
-    def sample(self):
-        """Up to about SAMPLE_VALUES values, whole rows at an even stride, shape (rows, channels)."""
-        values = np.concatenate(self.chunks)
-        return values[:: max(1, values.size // SAMPLE_VALUES)]
-
+SAMPLE_VALUES = 1 << 19
+"""Values that an observer keeps at most; beyond that it keeps every second row, then every fourth, ..."""
 
 TENSORS = ("input", "q", "k", "v", "scores", "context", "o", "attention_norm",
            "ffn1", "gelu", "ffn2", "output")
-"""Observed tensors of a layer, named as in :meth:`IntegerEncoderLayer.trace`."""
+"""Observed tensors of a layer, named as in :meth:`compressor.intops.encoder.IntegerEncoderLayer.trace`."""
 
 
-@dataclass(frozen=True)
-class LayerCalibration:
-    """Observers of one layer, by the names of TENSORS."""
+class TensorObserver:
+    """Extremes of each channel of a tensor, and an even sample of its rows, over any number of batches.
 
-    observers: dict
+    >>> observer = TensorObserver()
+    >>> observer.observe(torch.tensor([[1.0, -2.0], [3.0, 0.5]]))
+    >>> observer.largest.tolist(), observer.highest.tolist(), observer.sample.shape
+    ([3.0, 2.0], [3.0, 0.5], (2, 2))
+    """
 
-    def __getitem__(self, name):
-        return self.observers[name]
+    def __init__(self):
+        self.largest = np.zeros(1)
+        self.highest = np.full(1, -math.inf)
+        self._chunks, self._stride, self._rows = [], 1, 0
+
+    def observe(self, values):
+        """Add values of shape (rows, channels)."""
+        x = values.detach().float().cpu().numpy()
+        if not np.isfinite(x).all():
+            raise ValueError("activations hold NaN or infinity; the model cannot be calibrated")
+        if not x.size:
+            return
+        self.largest = np.maximum(self.largest, np.abs(x).max(axis=0))
+        self.highest = np.maximum(self.highest, x.max(axis=0))
+        first = -self._rows % self._stride
+        self._rows += len(x)
+        self._chunks.append(x[first:: self._stride].copy())
+        while sum(chunk.size for chunk in self._chunks) > SAMPLE_VALUES and self.sample.shape[0] > 1:
+            self._chunks, self._stride = [self.sample[::2].copy()], self._stride * 2
+
+    @property
+    def sample(self):
+        """Float32 array, shape (rows, channels)."""
+        return np.concatenate(self._chunks)
 
 
-def calibrate_encoder(model, batches):
+@torch.no_grad()
+def observe_encoder(model, batches):
     """Observe every tensor of every encoder layer of a float model.
 
     Parameters
     ----------
-    model : transformers.BertModel or a model with one as ``bert``
-        In evaluation mode; not changed.
-    batches : iterable of dict
-        ``input_ids``, ``attention_mask`` and what else the model takes. Padding is excluded from every
-        observer. Padding must be on the right.
+    model : transformers.PreTrainedModel
+        A BERT; its pruning is finished.
+    batches : iterable of dict of tensors
+        Model inputs with ``input_ids`` and, where sentences are padded, ``attention_mask``. Padding
+        must be on the right; it never counts.
 
     Returns
     -------
-    list of LayerCalibration
+    list of dict
+        Per layer, TensorObserver by the names of TENSORS; "scores" has one channel per head.
 
     Raises
     ------
     ValueError
-        If there is no batch, padding is not on the right, or a value is not finite.
+        If there is no valid token, padding is not on the right, or a value is not finite.
     """
-    bert = getattr(model, "bert", model)
-    layers = bert.encoder.layer
-    calibrations = [LayerCalibration({name: Observer() for name in TENSORS}) for _ in layers]
-    state, handles = {}, []
-
-    def observe(calibration, name, take):
-        def hook(_, inputs, output):
-            calibration[name].update(take(inputs, output)[state["valid"]].float().numpy())
-        return hook
-
-    for layer, calibration in zip(layers, calibrations, strict=True):
-        for name, module, take in _taps(layer):
-            handles.append(module.register_forward_hook(observe(calibration, name, take)))
-        attention = layer.attention.self
-        handles.append(attention.register_forward_hook(_score_hook(calibration["scores"], state)))
+    layers = encoder_of(model).encoder.layer
+    observers = [{name: TensorObserver() for name in TENSORS} for _ in layers]
+    recent = {}
+    handles = []
+    for layer, observed in zip(layers, observers, strict=True):
+        for name, module, side in _taps(layer):
+            handles.append(module.register_forward_hook(_observe_hook(observed[name], side, recent)))
         for name in ("query", "key"):
-            handles.append(getattr(attention, name).register_forward_hook(_keep(state, name)))
-    count = 0
+            handles.append(getattr(layer.attention.self, name).register_forward_hook(
+                _keep_hook(recent, name)))
+        handles.append(layer.attention.self.register_forward_hook(
+            _scores_hook(observed["scores"], recent)))
+    was_training = model.training
+    model.eval()
+    tokens = 0
     try:
-        with torch.no_grad():
-            for count, batch in enumerate(batches, 1):  # noqa: B007
-                state["valid"] = _valid_tokens(batch["attention_mask"])
-                model(**batch)
+        for batch in batches:
+            mask = batch.get("attention_mask")
+            recent["valid"] = torch.ones_like(batch["input_ids"]).bool() if mask is None else mask.bool()
+            if not (recent["valid"][:, :-1] | ~recent["valid"][:, 1:]).all():
+                raise ValueError("padding must be on the right: set the tokenizer's padding_side to right")
+            tokens += int(recent["valid"].sum())
+            model(**{key: value for key, value in batch.items() if key != "labels"})
     finally:
         for handle in handles:
             handle.remove()
-    if not count:
-        raise ValueError("calibration needs at least one batch")
-    return calibrations
+        model.train(was_training)
+    if not tokens:
+        raise ValueError("calibration saw no tokens; give at least one sentence")
+    return observers
 
 
 def _taps(layer):
-    """Observed tensors that are an input or output of a module."""
+    """Observed tensors that are the input or the output of a module: name, module, side."""
     attention = layer.attention
-    return (
-        ("input", attention.self.query, lambda inputs, output: inputs[0]),
-        ("q", attention.self.query, lambda inputs, output: output),
-        ("k", attention.self.key, lambda inputs, output: output),
-        ("v", attention.self.value, lambda inputs, output: output),
-        ("context", attention.output.dense, lambda inputs, output: inputs[0]),
-        ("o", attention.output.dense, lambda inputs, output: output),
-        ("attention_norm", attention.output.LayerNorm, lambda inputs, output: output),
-        ("ffn1", layer.intermediate.dense, lambda inputs, output: output),
-        ("gelu", layer.output.dense, lambda inputs, output: inputs[0]),
-        ("ffn2", layer.output.dense, lambda inputs, output: output),
-        ("output", layer.output.LayerNorm, lambda inputs, output: output),
-    )
+    return (("input", attention.self.query, "input"), ("q", attention.self.query, "output"),
+            ("k", attention.self.key, "output"), ("v", attention.self.value, "output"),
+            ("context", attention.output.dense, "input"), ("o", attention.output.dense, "output"),
+            ("attention_norm", attention.output.LayerNorm, "output"),
+            ("ffn1", layer.intermediate.dense, "output"), ("gelu", layer.output.dense, "input"),
+            ("ffn2", layer.output.dense, "output"), ("output", layer.output.LayerNorm, "output"))
 
 
-def _keep(state, name):
-    def hook(_, inputs, output):
-        state[name] = output
+def _observe_hook(observer, side, recent):
+    def hook(_module, arguments, result):
+        observer.observe((arguments[0] if side == "input" else result)[recent["valid"]])
     return hook
 
 
-def _score_hook(observer, state):
-    """Scores of valid queries and keys; each score is a row of one channel."""
-    def hook(module, inputs, output):
-        size, valid = module.attention_head_size, state["valid"]
-        q, k = (state[name].unflatten(-1, (-1, size)).transpose(1, 2) for name in ("query", "key"))
-        scores = q @ k.transpose(2, 3) / math.sqrt(size)
-        both = (valid[:, :, None] & valid[:, None, :])
-        observer.update(scores.movedim(1, -1)[both].float().numpy())
+def _keep_hook(recent, name):
+    def hook(_module, _arguments, result):
+        recent[name] = result
     return hook
 
 
-def _valid_tokens(attention_mask):
-    valid = attention_mask.bool()
-    if not (valid[:, :-1] | ~valid[:, 1:]).all():
-        raise ValueError("padding must be on the right: set the tokenizer's padding_side to 'right'")
-    return valid
+def _scores_hook(observer, recent):
+    """Scores of all pairs of valid tokens."""
+    def hook(module, _arguments, _result):
+        size, valid = module.attention_head_size, recent["valid"]
+        q, k = (recent[name].unflatten(-1, (-1, size)).transpose(1, 2) for name in ("query", "key"))
+        scores = (q @ k.transpose(2, 3) / math.sqrt(size)).movedim(1, -1)
+        observer.observe(scores[valid[:, :, None] & valid[:, None, :]])
+    return hook

@@ -1,4 +1,4 @@
-"""Integer GELU: one table from int8 pre-activation to int8 activation."""
+"""Integer GELU: tables from int8 pre-activation to int8 activation."""
 
 import math
 from dataclasses import dataclass
@@ -10,19 +10,31 @@ from compressor.intops.fixedpoint import ACTIVATION_MAX, saturate
 TABLE_ENTRIES = 256
 
 
-def gelu_table(input_scale, output_scale, *, input_center=0.0, output_center=0.0):
-    """Table of ``gelu(input_scale * x + input_center)`` in steps of ``output_scale``.
+def gelu(x):
+    """GELU of real values, ``x / 2 * erfc(-x / sqrt(2))``, float64.
 
-    The centers are free: the layer before adds ``-input_center`` to its bias, the layer after
-    ``output_center * sum of its row``. GELU's values lie in [-0.17, max], and with a center
-    all 255 codes cover that range instead of about half of them.
+    >>> gelu(np.array([-1.0, 0.0, 1.0])).round(4).tolist()
+    [-0.1587, 0.0, 0.8413]
+    """
+    x = np.asarray(x, np.float64)
+    return 0.5 * x * np.vectorize(math.erfc, otypes=[np.float64])(-x / math.sqrt(2))
+
+
+def gelu_table(input_scale, output_scale, *, input_center=0.0, output_zero=0):
+    """Table of ``gelu(input_scale * x + input_center) / output_scale - output_zero``, rounded half up.
+
+    Center and zero are free, because the layers beside the table absorb them: the layer before adds
+    ``-input_center`` to its bias, the layer after adds ``output_zero * sum of its row``. GELU's values
+    lie in [-0.17, max]; with them all 255 codes cover that range and not half of them.
 
     Parameters
     ----------
     input_scale, output_scale : float
         Value of one step, above 0.
-    input_center, output_center : float
-        Values of code 0.
+    input_center : float
+        Value of input code 0.
+    output_zero : int
+        Steps that are subtracted; the real value 0 becomes code ``-output_zero``, exactly.
 
     Returns
     -------
@@ -31,13 +43,14 @@ def gelu_table(input_scale, output_scale, *, input_center=0.0, output_center=0.0
 
     >>> gelu_table(0.1, 0.1)[[0, 10, 20, 246, 255]].tolist()
     [0, 8, 20, -2, 0]
+    >>> gelu_table(0.1, 0.05, output_zero=120)[[0, 127]].tolist()
+    [-120, 127]
     """
     if not (input_scale > 0 and output_scale > 0):
         raise ValueError(f"GELU scales must be above 0, not {input_scale} and {output_scale}")
     code = np.arange(TABLE_ENTRIES, dtype=np.uint8).view(np.int8).astype(np.float64)
     x = np.maximum(code, -ACTIVATION_MAX) * input_scale + input_center
-    gelu = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x])
-    steps = np.floor((gelu - output_center) / output_scale + 0.5)
+    steps = np.floor(gelu(x) / output_scale + 0.5) - output_zero
     return saturate(steps, ACTIVATION_MAX).astype(np.int8)
 
 
@@ -45,39 +58,64 @@ def gelu_table(input_scale, output_scale, *, input_center=0.0, output_center=0.0
 class IntegerGelu:
     """Table look-up of int8 activations: any function of one value.
 
-    In hardware one read of a 256 x 8 bit memory per value; one word per cycle. Error: within 1/2 step of
-    the function at the given input, which is itself within 1/2 step of the exact pre-activation.
+    A second table serves channels whose pre-activations are many times larger than all others; they would
+    make every step coarse (one neuron in 1536 reaches 24 where the others stay below 6). The
+    choice is one bit per output row of the layer before. In hardware one read of a 512 x 8 bit
+    memory per value; one word per cycle. Error: within 1/2 step of the function at the given input, which is
+    itself within 1/2 step of the exact pre-activation.
 
     Parameters
     ----------
     table : int8 array, shape (256,)
         -127 to 127, indexed by the byte of the input.
+    outlier_table : int8 array, shape (256,), or None
+        Table of the outlier channels.
+    outliers : bool array, shape (channels,), or None
+        Which channels use it; given exactly if ``outlier_table`` is.
 
     Raises
     ------
     ValueError
-        If the table has another shape or contains -128.
+        If a table has another shape or contains -128, or only one of the last two is given.
     """
 
     table: np.ndarray
+    outlier_table: np.ndarray | None = None
+    outliers: np.ndarray | None = None
 
     def __post_init__(self):
-        if self.table.shape != (TABLE_ENTRIES,):
-            raise ValueError(f"GELU table must have {TABLE_ENTRIES} entries, not {self.table.shape}")
-        if np.abs(self.table.astype(np.int64)).max() > ACTIVATION_MAX:
-            raise ValueError("GELU table entries must be -127 to 127; -128 is not used")
+        if (self.outlier_table is None) != (self.outliers is None):
+            raise ValueError("outlier_table and outliers must be given together")
+        for table in (self.table, self.outlier_table):
+            if table is None:
+                continue
+            if table.shape != (TABLE_ENTRIES,):
+                raise ValueError(f"GELU table must have {TABLE_ENTRIES} entries, not {table.shape}")
+            if np.abs(table.astype(np.int64)).max() > ACTIVATION_MAX:
+                raise ValueError("GELU table entries must be -127 to 127; -128 is not used")
 
     def compute(self, x):
-        """``table[x]`` for int64 ``x`` in -127 to 127, any shape; int64 in -127 to 127."""
+        """Look-up of int64 ``x`` in -127 to 127, shape (..., channels); int64 in -127 to 127."""
         if x.size and np.abs(x).max() > ACTIVATION_MAX:
             raise ValueError("activations must be -127 to 127; -128 is not used")
-        return self.table.astype(np.int64)[x & 0xFF]
+        index = x & 0xFF
+        normal = self.table.astype(np.int64)[index]
+        if self.outliers is None:
+            return normal
+        return np.where(self.outliers, self.outlier_table.astype(np.int64)[index], normal)
 
     def to_dict(self):
-        """Plain values and arrays for a bundle."""
-        return {"kind": "gelu", "table": self.table.astype(np.int8)}
+        """Plain values and arrays for a bundle; without outliers their arrays are empty."""
+        none = self.outliers is None
+        return {"kind": "gelu", "table": self.table.astype(np.int8),
+                "outlier_table": np.zeros(0, np.int8) if none else self.outlier_table.astype(np.int8),
+                "outliers": np.zeros(0, np.uint8) if none else self.outliers.astype(np.uint8)}
 
     @classmethod
     def from_dict(cls, values):
         """Inverse of :meth:`to_dict`."""
-        return cls(table=np.asarray(values["table"], np.int8))
+        outliers = np.asarray(values["outliers"], bool)
+        if not outliers.size:
+            return cls(table=np.asarray(values["table"], np.int8))
+        return cls(table=np.asarray(values["table"], np.int8),
+                   outlier_table=np.asarray(values["outlier_table"], np.int8), outliers=outliers)

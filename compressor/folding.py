@@ -1,0 +1,82 @@
+"""Factors and offsets that a linear layer absorbs for the operators beside it.
+
+An operator may give its input or output channels scales of their own, or codes that do not start at
+zero. The linear layer next to it multiplies its rows and columns accordingly before it is quantized, so
+that the hardware does nothing for it; :meth:`Folding.unfold` gives the original parameters back.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from compressor.quantization import quantize_layer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Folding:
+    """What one linear layer absorbs.
+
+    Parameters
+    ----------
+    column_factor : float64 array, shape (K,)
+        Real value of activation 1 in each input channel, in units of the layer's ``input_scale``.
+    input_zero : int64 array, shape (K,)
+        Activation 0 of an input channel stands for ``input_zero`` steps.
+    row_factor : float64 array, shape (rows,)
+        Real value of activation 1 in each output channel, in units of the layer's ``output_scale``.
+    output_center : float64 array, shape (rows,)
+        Real value of activation 0 in each output channel.
+    """
+
+    column_factor: np.ndarray
+    input_zero: np.ndarray
+    row_factor: np.ndarray
+    output_center: np.ndarray
+
+    @classmethod
+    def of(cls, shape, *, column_factor=1.0, input_zero=0, row_factor=1.0, output_center=0.0):
+        """Folding of a layer of shape (rows, K); values that are left out change nothing."""
+        rows, inner = shape
+        return cls(column_factor=np.broadcast_to(np.asarray(column_factor, np.float64), inner),
+                   input_zero=np.broadcast_to(np.asarray(input_zero, np.int64), inner),
+                   row_factor=np.broadcast_to(np.asarray(row_factor, np.float64), rows),
+                   output_center=np.broadcast_to(np.asarray(output_center, np.float64), rows))
+
+    def quantize(self, name, role, weight, bias, *, structure, input_scale, output_scale):
+        """:func:`compressor.quantization.quantize_layer` of the folded layer.
+
+        The input zeros are folded into the integer bias with the integer weights, exactly.
+        """
+        weight = np.asarray(weight, np.float64) * self.column_factor / self.row_factor[:, None]
+        bias = (np.asarray(bias, np.float64) - self.output_center) / self.row_factor
+        layer = quantize_layer(name, role, weight, bias, structure=structure, input_scale=input_scale,
+                               output_scale=output_scale)
+        if layer.output_scale != output_scale:
+            raise ValueError(f"{name}: output scale {output_scale} is too small for its weights; "
+                             f"{layer.output_scale} is the least. Calibrate on more or other sentences")
+        return replace(layer, bias=(layer.bias + self._zero_sums(layer)).astype(np.int32))
+
+    def unfold(self, layer):
+        """Real weight and bias of the original layer, float64, from its quantized form."""
+        scale = layer.weight_scale.astype(np.float64)[:, None]
+        weight = layer.weight * scale * self.row_factor[:, None] / self.column_factor
+        bias = (layer.bias - self._zero_sums(layer)) * scale[:, 0] * layer.input_scale
+        return weight, bias * self.row_factor + self.output_center
+
+    def _zero_sums(self, layer):
+        return layer.weight.astype(np.int64) @ self.input_zero
+
+    def to_dict(self):
+        """Plain values and arrays for a bundle."""
+        return {"kind": "folding", "column_factor": self.column_factor.astype(np.float64),
+                "input_zero": self.input_zero.astype(np.int32),
+                "row_factor": self.row_factor.astype(np.float64),
+                "output_center": self.output_center.astype(np.float64)}
+
+    @classmethod
+    def from_dict(cls, values):
+        """Inverse of :meth:`to_dict`."""
+        return cls(column_factor=np.asarray(values["column_factor"], np.float64),
+                   input_zero=np.asarray(values["input_zero"], np.int64),
+                   row_factor=np.asarray(values["row_factor"], np.float64),
+                   output_center=np.asarray(values["output_center"], np.float64))
