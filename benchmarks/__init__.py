@@ -1,0 +1,1 @@
+"""Measurements: they print figures, and are not timed tests."""

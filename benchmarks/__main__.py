@@ -1,0 +1,19 @@
+"""All measurements, one after the other: ``python -m benchmarks`` (about ten minutes on two cores)."""
+
+import subprocess
+import sys
+
+BENCHMARKS = ("projection", "harness_speed", "linear_layers", "array_resources")
+
+
+def main():
+    """Run each benchmark in a process of its own; exit with the number that failed."""
+    failed = 0
+    for name in BENCHMARKS:
+        print(f"\n== {name}", flush=True)
+        failed += bool(subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
