@@ -91,7 +91,7 @@ def build_command(model, out, device, rows, lanes, pool, tokens, bus_bits, accum
                           accumulation=Accumulation(accumulation) if accumulation else None)
     with progress_bar() as bar:
         task = bar.add_task("hwgen build", total=None)
-        built = build(model, out, request, lambda step: bar.update(task, description=f"{step} done"))
+        built = build(model, out, request, lambda step: bar.update(task, description=step))
     plan, cost = built.plan, built.cost
     if as_json:
         array = plan.spec.array

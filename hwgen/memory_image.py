@@ -110,7 +110,7 @@ def write_image(bundle, spec, layers, path, progress=None):
     layers : sequence of str
         Names, in execution order.
     progress : callable(name), optional
-        Called after each layer.
+        Called before each layer.
 
     Returns
     -------
@@ -123,13 +123,13 @@ def write_image(bundle, spec, layers, path, progress=None):
     try:
         with aside.open("wb") as file:
             for name in layers:
+                if progress:
+                    progress(name)
                 sizes = [file.write(packet.data)
                          for packet in layer_packets(bundle.layers[name], spec.array, spec.tiles)]
                 images.append(LayerImage(name=name, offset=offset, bytes=sum(sizes),
                                          beats=sum(sizes) // beat_bytes, tiles=len(sizes)))
                 offset += sum(sizes)
-                if progress:
-                    progress(name)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

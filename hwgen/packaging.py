@@ -51,7 +51,7 @@ def build(model, out, request=None, progress=None):
         aside and renamed, so that a build is whole or absent.
     request : hwgen.planner.PlanRequest, optional
     progress : callable(str), optional
-        Called with the name of each step and of each layer as it is done.
+        Called with what is about to be done.
 
     Returns
     -------
@@ -61,22 +61,22 @@ def build(model, out, request=None, progress=None):
     ------
     BundleError, PlanError, BuildError
     """
-    step = progress or (lambda name: None)
-    model, out = Path(model), Path(out)
-    check_replaceable(out)
+    step = progress or (lambda what: None)
+    model, target = Path(model), Path(out).resolve()
+    check_replaceable(target)
+    step("reading the bundle")
     bundle = load_bundle(model)
-    step("bundle")
+    step("planning")
     plan = make_plan(bundle, request)
-    step("plan")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         cost = _write(bundle, model, plan, aside, step)
         aside.chmod(0o755)  # mkdtemp makes directories private
-        _replace(out, aside)
+        _replace(target, aside)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Build(directory=out, plan=plan, cost=cost)
+    return Build(directory=Path(out), plan=plan, cost=cost)
 
 
 def load_plan(directory):
@@ -108,7 +108,7 @@ def verify_build(directory):
 
 def check_replaceable(out):
     """BuildError unless ``out`` is absent, empty, or an earlier build."""
-    if not out.exists() and not out.is_symlink():
+    if not out.exists():
         return
     if not out.is_dir():
         raise BuildError(f"{out} is a file; --out names a directory to write")
@@ -117,14 +117,15 @@ def check_replaceable(out):
 
 
 def _write(bundle, model, plan, directory, step):
+    step("writing Verilog")
     write_verilog(plan, directory / "rtl")
-    step("verilog")
     program = linear_program(plan)
     for name in ("program", "weights", "report"):
         (directory / name).mkdir()
     (directory / "program" / "program.bin").write_bytes(program.pack())
     (directory / "program" / "program.txt").write_text(listing(program))
-    images = write_image(bundle, plan.spec, program.layers, directory / "weights" / "weights.bin", step)
+    images = write_image(bundle, plan.spec, program.layers, directory / "weights" / "weights.bin",
+                         lambda layer: step(f"packing weights: {layer}"))
     layout = {"bus_bits": plan.spec.bus_bits, "weights_beats": sum(image.beats for image in images),
               "lanes": plan.spec.array.lanes, "tokens": program.tokens,
               "layers": [asdict(image) for image in images],
@@ -141,7 +142,6 @@ def _write(bundle, model, plan, directory, step):
     (directory / "plan.json").write_text(plan.to_json())
     shutil.copyfile(model, directory / "bundle.pt")
     (directory / "README.md").write_text(reports.build_readme(plan, cost))
-    step("report")
     files = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
     _write_json(directory / MANIFEST, {
         "format": MANIFEST_FORMAT, "configuration_hash": plan.configuration_hash,

@@ -121,6 +121,16 @@ def test_an_earlier_build_is_replaced(model, tmp_path, no_verilog):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_link_to_an_earlier_build_is_followed(model, tmp_path, no_verilog):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for _ in range(2):
+        assert build(model, tmp_path / "link", SMALL).directory == tmp_path / "link"
+    assert (tmp_path / "link").is_symlink()
+    assert load_plan(tmp_path / "real")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
 def test_a_build_may_take_its_model_from_the_build_it_replaces(model, tmp_path, no_verilog):
     out = tmp_path / "out"
     build(model, out, SMALL)
@@ -160,6 +170,14 @@ def test_a_build_that_fails_leaves_the_earlier_one(model, tmp_path, monkeypatch,
         build(model, out, PlanRequest(rows=1, lanes=2, tokens=9))
     assert contents(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_progress_names_steps_and_layers(model, tmp_path, no_verilog):
+    steps = []
+    build(model, tmp_path / "out", SMALL, steps.append)
+    assert steps[:3] == ["reading the bundle", "planning", "writing Verilog"]
+    assert steps[3] == "packing weights: encoder.layer.0.attention.self.query"
+    assert len(steps) == 9
 
 
 def test_bad_models_and_requests_write_nothing(model, tmp_path):

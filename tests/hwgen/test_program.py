@@ -12,7 +12,7 @@ from hwgen.hazards import with_waits
 from hwgen.memory_image import weight_image
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest, make_plan
-from hwgen.program import chained_program, linear_program, listing
+from hwgen.program import chained_program, linear_buffer_words, linear_program, listing
 from rtl_templates.program_format import Descriptor, Opcode, Unit
 from rtl_templates.word_format import pack_words, unpack_words
 from tests.bundles import random_activations
@@ -58,6 +58,16 @@ def test_programs_compute_the_golden_outputs_of_every_layer(kind, tokens):
         np.testing.assert_array_equal(computed, golden, err_msg=name)
         seen.append(name)
     assert sorted(seen) == sorted(bundle.layers)
+
+
+@pytest.mark.parametrize("spare", [0, 5, 20])
+def test_a_small_buffer_costs_overlap_not_results(spare):
+    bundle, plan = small_plan()
+    words = linear_buffer_words(plan.layers, plan.groups(7), overlap=False) + spare
+    assert words < plan.spec.activation_words
+    plan = replace(plan, spec=replace(plan.spec, activation_words=words))
+    for name, golden, computed in run(bundle, plan, linear_program(plan)):
+        np.testing.assert_array_equal(computed, golden, err_msg=name)
 
 
 def test_a_program_of_some_layers_computes_them():
@@ -153,6 +163,8 @@ def test_a_chain_waits_only_where_a_product_reads_the_one_before_it():
              for name, index in program.matmuls.items()}
     assert [waits[name] for name in program.layers] == [False, False, False, True, True, True,
                                                         True, False, False, True, True, True]
+    stores = [d.wait for d in program.descriptors if d.opcode is Opcode.STORE]
+    assert stores == [Unit(0)] * 11 + [Unit.ARRAY]
     assert [tensor.name for tensor in program.inputs] == [program.layers[0]]
 
 
