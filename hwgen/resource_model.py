@@ -82,10 +82,11 @@ def routing_luts(assignment):
 def memories(spec):
     """The accelerator's memories: dict of name to (width in bits, depth)."""
     array, tiles = spec.array, spec.tiles
+    bank = 1 << (spec.tile_ksteps - 1).bit_length()  # the second bank begins at a power of two
     return {
         "activations": (array.word_bits, spec.activation_words),
-        "weights": (tiles.weight_bits, 2 * spec.tile_ksteps),
-        "index": (tiles.record_bits, 2 * spec.tile_ksteps),
+        "weights": (tiles.weight_bits, 2 * bank),
+        "index": (tiles.record_bits, 2 * bank),
         "row constants": (CONSTANT_BITS, CONSTANT_SLOTS * array.rows),
         "stream FIFO": (spec.bus_bits, STREAM_FIFO_BEATS),
         "program": (8 * DESCRIPTOR_BYTES, spec.program_depth),
