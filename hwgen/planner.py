@@ -18,6 +18,8 @@ DEFAULT_ROWS, DEFAULT_LANES = 4, 8
 """Sizes without a device: 256 multipliers with a pool that keeps 8 of 16."""
 
 DEFAULT_BUS_BITS = 128
+"""Width of the memory ports without a device, or half a word if that is more (512 at most)."""
+
 BUS_BITS = (32, 64, 128, 256, 512, 1024)
 
 CANDIDATE_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -26,8 +28,9 @@ CANDIDATE_LANES = (1, 2, 4, 8, 16, 32, 64)
 USABLE = {"luts": 0.75, "ffs": 0.75, "dsps": 0.95, "rams": 0.9, "urams": 0.9}
 """Share of a device that a plan may take; placers need the rest."""
 
-CYCLES_TOLERANCE = 1.02
-"""A plan up to this much slower than the fastest is preferred if it is smaller."""
+CYCLES_TOLERANCE = 1.10
+"""A plan up to this much slower than the fastest is preferred if it is smaller: past the point where
+the weight stream sets the pace, three times the multipliers can buy 6 %."""
 
 NAMES = {"luts": "LUTs", "ffs": "flip-flops", "dsps": "DSPs", "rams": "RAM blocks",
          "urams": "UltraRAM blocks"}
@@ -197,7 +200,7 @@ class _Model:
     def _bus_bits(self, units, lanes, device):
         if self.request.bus_bits is not None:
             return self.request.bus_bits
-        widest = device.bus_bits if device else DEFAULT_BUS_BITS
+        widest = device.bus_bits if device else min(512, max(DEFAULT_BUS_BITS, word_bits(lanes) // 2))
         # The largest power of two that divides an activation word and the weights of a K-step.
         divisor = math.gcd(word_bits(lanes), 8 * self.assignment.multipliers * units)
         return min(widest, divisor & -divisor)
