@@ -29,8 +29,8 @@ USABLE = {"luts": 0.75, "ffs": 0.75, "dsps": 0.95, "rams": 0.9, "urams": 0.9}
 """Share of a device that a plan may take; placers need the rest."""
 
 CYCLES_TOLERANCE = 1.10
-"""A plan up to this much slower than the fastest is preferred if it is smaller: past the point where
-the weight stream sets the pace, three times the multipliers can buy 6 %."""
+"""How much slower than the fastest a plan may be if it is smaller: past the point where the weight
+stream sets the pace, three times the multipliers can buy 6 %."""
 
 NAMES = {"luts": "LUTs", "ffs": "flip-flops", "dsps": "DSPs", "rams": "RAM blocks",
          "urams": "UltraRAM blocks"}
@@ -211,7 +211,7 @@ def _resources(spec, device):
 
 
 def _fit(model, device, request):
-    """The fastest plan that fits a device; the smallest of those about as fast."""
+    """Of the plans that fit a device and are about as fast as any, the one with the least LUTs x cycles."""
     sizes = [(units, lanes) for units in (CANDIDATE_ROWS if request.rows is None else [request.rows])
              for lanes in (CANDIDATE_LANES if request.lanes is None else [request.lanes])]
     tokens = model.tokens
@@ -225,7 +225,7 @@ def _fit(model, device, request):
         tokens = -(-tokens // 2)
     fastest = min(plan.predicted_cycles for plan in fitting)
     return min((plan for plan in fitting if plan.predicted_cycles <= CYCLES_TOLERANCE * fastest),
-               key=lambda plan: (plan.modelled["luts"], plan.predicted_cycles))
+               key=lambda plan: plan.modelled["luts"] * plan.predicted_cycles)
 
 
 def _candidates(model, device, sizes, tokens):
