@@ -28,6 +28,7 @@ from compressor.intops.layernorm import (
     IntegerLayerNorm,
 )
 from compressor.intops.softmax import IntegerSoftmax, exp_table
+from compressor.quantization import activation_scale
 from compressor.reload import encoder_of
 from compressor.structures import Dense
 
@@ -159,7 +160,9 @@ class _LayerBuilder:
         """Quantize the layer whose input has the scales ``x``; returns those of its output."""
         attention = self.module.attention
         scales = {name: tensor_scale(self.observers[name].sample)
-                  for name in ("q", "k", "v", "scores", "context")}
+                  for name in ("q", "k", "v", "context")}
+        # Never clipped: the largest score of a row is the one that counts most.
+        scales["scores"] = activation_scale(self.observers["scores"].largest.max())
         for role, module in (("q", attention.self.query), ("k", attention.self.key),
                              ("v", attention.self.value)):
             self._linear(role, module, x.scale, scales[role], column_factor=x.steps / x.scale)
