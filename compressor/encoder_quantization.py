@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from compressor.activation_scales import (
     aligned_scales,
@@ -100,6 +101,16 @@ class QuantizedEncoder:
     def output(self):
         """ActivationScales of the encoder's output."""
         return ActivationScales.from_dict(self.operators[SCALES_PATH], "output")
+
+
+def to_tensors(operators):
+    """Operators as a bundle file takes them: every array a tensor; ``from_dict`` reads both forms.
+
+    >>> to_tensors({"gelu": {"kind": "gelu", "table": np.zeros(2, np.int8)}})
+    {'gelu': {'kind': 'gelu', 'table': tensor([0, 0], dtype=torch.int8)}}
+    """
+    return {path: {name: torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+                   for name, value in entry.items()} for path, entry in operators.items()}
 
 
 def quantize_encoder(model, batches, *, structure_of=None, map_pruning=None):

@@ -14,7 +14,7 @@ from compressor.activation_scales import (
     tensor_scale,
 )
 from compressor.encoder_calibration import SAMPLE_VALUES, TensorObserver, observe_encoder
-from compressor.encoder_quantization import folding_path, layernorm_constants, quantize_encoder
+from compressor.encoder_quantization import folding_path, layernorm_constants, quantize_encoder, to_tensors
 from compressor.folding import Folding
 from compressor.intops.gelu import gelu
 from compressor.intops.layernorm import IntegerLayerNorm
@@ -170,9 +170,7 @@ def test_an_observer_keeps_an_even_sample():
 
 def test_operators_are_plain_and_survive_a_file(bert, tmp_path):
     quantized = quantize_encoder(bert, [batch(1), batch(2)])
-    tensors = {key: {name: torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
-                     for name, value in entry.items()} for key, entry in quantized.operators.items()}
-    torch.save(tensors, tmp_path / "operators.pt")
+    torch.save(to_tensors(quantized.operators), tmp_path / "operators.pt")
     loaded = torch.load(tmp_path / "operators.pt", weights_only=True)
     again = type(quantized)(layers=quantized.layers, operators=loaded)
     x = np.random.default_rng(seed=1).integers(-127, 128, (1, 6, 16))
