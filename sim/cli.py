@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from compressor.bundle import BundleError
 from compressor.task_files import TaskError
-from hwgen.packaging import BuildError
+from hwgen.packaging import BuildError, verify_build
 from hwgen.plan import PlanError
 from hwgen.toolchain import ToolError
 from sim.harness import MemoryTiming, SimulationError
@@ -55,6 +55,7 @@ def sim(build, bench, layers, data, limit, tokens, stalls, read_latency, write_l
                                 timing=timing, trace=trace)
     try:
         opened = open_build(build)
+        _warn_of_changes(build)
         with _progress(limit) as progress:
             result = simulate(opened, request, progress=progress)
     except ERRORS as error:
@@ -69,6 +70,14 @@ def sim(build, bench, layers, data, limit, tokens, stalls, read_latency, write_l
         for line in problems(result):
             click.echo(f"FAILED: {line}", err=True)
         sys.exit(1)
+
+
+def _warn_of_changes(build):
+    """A changed file is simulated as it is: finding out what a change does is what a simulator is for."""
+    try:
+        verify_build(build)
+    except BuildError as error:
+        click.echo(f"warning: {error}", err=True)
 
 
 def result_text(result):

@@ -58,8 +58,8 @@ class SimulationResult:
     prediction_mismatches : int
         Descriptors that were not dispatched in the predicted cycle, and counters (busy, waiting, loading,
         storing) that differ from the prediction.
-    saturations : int
-        Output values that were clipped.
+    saturations, expected_saturations : int
+        Output values that the accelerator clipped, by its own count, and that the golden model clips.
     wall_seconds, cpu_seconds : float
         Time that the C++ bench ran, and that it had a processor.
     """
@@ -81,15 +81,16 @@ class SimulationResult:
     macs: int
     prediction_mismatches: int
     saturations: int
+    expected_saturations: int
     wall_seconds: float
     cpu_seconds: float
     layers: tuple[LayerResult, ...]
 
     @property
     def passed(self):
-        """Every word equal to the golden model, every cycle as predicted."""
+        """Every word and counter equal to the golden model, every cycle as predicted."""
         return (self.words > 0 and self.mismatches == 0 and self.cycles == self.predicted_cycles
-                and self.prediction_mismatches == 0)
+                and self.prediction_mismatches == 0 and self.saturations == self.expected_saturations)
 
     def to_dict(self):
         """Plain values, for JSON."""
@@ -110,6 +111,9 @@ def problems(result):
         lines += wrong[:10] + ([f"and {len(wrong) - 10} more layers"] if len(wrong) > 10 else [])
     if result.cycles != result.predicted_cycles:
         lines.append(f"{result.cycles:,} cycles were simulated, {result.predicted_cycles:,} predicted")
+    if result.saturations != result.expected_saturations:
+        lines.append(f"{result.saturations:,} clipped values were counted; the golden model clips "
+                     f"{result.expected_saturations:,}")
     if result.prediction_mismatches:
         lines.append(f"{result.prediction_mismatches:,} times and counters differ from the prediction")
     return lines

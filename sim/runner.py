@@ -21,7 +21,7 @@ from sim.harness import (
 from sim.open_build import choose_layers, program_bytes, stream_beats, stream_file
 from sim.results import LayerResult, SimulationResult
 from sim.sentences import read_sentences, sentence_vectors
-from sim.vectors import Comparison, compare_outputs, pack_inputs, random_vectors
+from sim.vectors import Comparison, compare_outputs, count_saturations, pack_inputs, random_vectors
 
 SIM_DIRECTORY = "sim"
 """Folder inside a build that keeps compiled benches."""
@@ -125,7 +125,7 @@ class _Bench:
         self.comparisons = {name: [] for name in program.layers}
         self.layer_cycles = dict.fromkeys(program.layers, 0)
         self.runs = self.cycles = self.stalled_cycles = 0
-        self.prediction_mismatches = self.saturations = 0
+        self.prediction_mismatches = self.saturations = self.expected_saturations = 0
         self.wall_seconds = self.cpu_seconds = 0.0
 
     def run(self, index, vectors, trace=None):
@@ -135,6 +135,8 @@ class _Bench:
         extra = {"trace": trace} if trace else {}
         report = self._harness(f"run {index + 1}", memory, nominal, vectors, **extra)
         self._count_cycles(report)
+        self.expected_saturations += count_saturations(self.build.bundle, self.program, vectors,
+                                                       self.build.lanes)
         if self.request.bench == "cocotb":
             self._cocotb(index, memory, vectors)
         elif self.request.timing.stalls:
@@ -201,6 +203,7 @@ class _Bench:
             predicted_cycles=self.runs * self.prediction.cycles,
             utilization=macs / (multipliers * self.cycles) if self.cycles else 0.0, macs=macs,
             prediction_mismatches=self.prediction_mismatches, saturations=self.saturations,
+            expected_saturations=self.expected_saturations,
             wall_seconds=self.wall_seconds, cpu_seconds=self.cpu_seconds, layers=layers)
 
     def _layer(self, cost, multipliers):

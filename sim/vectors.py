@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compressor.intops.fixedpoint import ACTIVATION_MAX, round_half_up_shift, saturate
 from rtl_templates.word_format import CHANNELS, pack_words, token_groups
 
 
@@ -94,6 +95,23 @@ def pack_inputs(program, vectors, lanes):
                              f"bytes; the program loads {tensor.bytes}")
         memory[tensor.offset:tensor.offset + tensor.bytes] = packed
     return memory
+
+
+def count_saturations(bundle, program, vectors, lanes):
+    """Output values that the golden model clips, as register ``saturations`` counts them.
+
+    Lanes past the last token are counted too: they compute with inputs of 0.
+    """
+    padding, count, past_the_end = -program.tokens % lanes, 0, {}
+    for name in program.layers:
+        linear, source = bundle.layers[name].linear, program.sources[name]
+        zeros = np.zeros((1, linear.weight.shape[1]), np.int8)
+        x = np.concatenate([vectors[name].x, zeros if source is None else past_the_end[source]])
+        scaled = round_half_up_shift(linear.accumulate(x) * linear.multiplier, linear.shift)
+        clipped = np.abs(scaled) > ACTIVATION_MAX
+        count += int(clipped[:-1].sum()) + padding * int(clipped[-1].sum())
+        past_the_end[name] = saturate(scaled[-1:], ACTIVATION_MAX)
+    return count
 
 
 def compare_outputs(program, vectors, memory, lanes):

@@ -69,8 +69,9 @@ def test_some_of_the_layers(small_build):
 
 
 def test_chained_layers(small_build):
-    result = simulate(small_build, SimulationRequest(), program=chained_program(small_build.plan))
-    assert problems(result) == []
+    for tokens in (16, 5):
+        program = chained_program(small_build.plan, tokens=tokens)
+        assert problems(simulate(small_build, SimulationRequest(limit=3), program=program)) == []
 
 
 def test_sentences(small_build, tmp_path):
@@ -103,7 +104,8 @@ MUTATIONS = {
     "mux selects of a pattern decoder swapped": (
         "accelerator.array.unit0.decoder", r"assign column0_0 (.*)\n(.*)assign column0_1 ",
         r"assign column0_1 \1\n\2assign column0_0 "),
-    "bias subtracted": ("accelerator.requantizer", r" \+ ", " - "),
+    "bias subtracted": ("accelerator.requantizer", r"\) \+ \$signed\(i", r") - $signed(i"),
+    "clipped values miscounted": ("accelerator.requantizer", r" \+ clip", " - clip"),
     "one pass too few or too many": ("accelerator.controller", r" - 1'h1", " - 2'h2"),
     "activation address off by one": ("accelerator.fetch", r" \+ ", " - "),
 }
@@ -126,8 +128,8 @@ def test_a_mutated_design_fails(small_build, tmp_path, name):
     assert outcome.exit_code == 1
     values = json.loads(outcome.stdout)
     assert values["passed"] is False
-    assert values.get("mismatches", 1) > 0
-    assert re.search("differ from the golden model|predicted|the run ended|did not end", outcome.stderr)
+    assert "warning: " in outcome.stderr  # the manifest has another hash for the Verilog
+    assert re.search("golden model|predicted|the run ended|did not end", outcome.stderr)
 
 
 def test_wrong_weights_fail(small_build, tmp_path):
