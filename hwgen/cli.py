@@ -16,7 +16,7 @@ from hwgen import reports
 from hwgen.devices import DEVICES
 from hwgen.doctor import examine
 from hwgen.inspection import inspect_bundle, inspect_lines
-from hwgen.packaging import BuildError, build, load_plan
+from hwgen.packaging import BuildError, build, load_plan, verify_build
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest
 from hwgen.synthesis import FAMILIES, synthesize
@@ -131,6 +131,7 @@ def inspect_command(model, rows, lanes, tokens, as_json):
 @one_line_errors
 def synth_command(directory, family, as_json):
     """Count the resources of the build in DIRECTORY with Yosys."""
+    verify_build(directory)
     plan = load_plan(directory)
     device = DEVICES.get(plan.device)
     family = family or (device.family if device and device.family in FAMILIES else FAMILIES[0])

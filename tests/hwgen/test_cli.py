@@ -136,10 +136,15 @@ def test_synth_prints_totals_and_counts_per_mac(hwgen, models, tmp_path, monkeyp
     assert (result["family"], result["lut_cells"], result["per_mac"]["lut_cells"]) == ("xcup", 640, 10)
 
 
-def test_synth_refuses_what_is_no_build(hwgen, tmp_path):
+def test_synth_refuses_what_is_no_build_or_was_changed(hwgen, models, tmp_path):
     code, _, err = hwgen("synth", tmp_path)
     assert (code, err.count("\n")) == (1, 1)
     assert "is not a build" in err
+    hwgen("build", "--model", models / "balanced.pt", "--out", tmp_path / "out")
+    (tmp_path / "out" / "rtl" / "accelerator.v").write_text("module accelerator; endmodule")
+    code, _, err = hwgen("synth", tmp_path / "out")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "rtl/accelerator.v differs from manifest.json; build again" in err
 
 
 def test_doctor_says_what_a_missing_tool_disables(hwgen, monkeypatch):
