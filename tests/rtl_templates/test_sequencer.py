@@ -108,10 +108,14 @@ def test_dispatches_in_order(bus_bits, share):
     assert store.beats == 70000 * spec.beats_per_word
 
 
-@pytest.mark.parametrize("wait", range(8))
+@pytest.mark.parametrize("last", Unit)
+@pytest.mark.parametrize("wait", [0, 2, 5, 7])
 @pytest.mark.parametrize("opcode", [Opcode.LOAD, Opcode.MATMUL, Opcode.STORE, Opcode.END])
-def test_waits(opcode, wait):
-    """A descriptor waits for its mask and for what it always needs, and for nothing else."""
+def test_waits(opcode, wait, last):
+    """A descriptor waits for its mask and for what it always needs, and for nothing else.
+
+    The units become idle one after the other, those that are not needed first, ``last`` after the rest.
+    """
     needs = {Opcode.LOAD: Unit.LOAD | Unit.STORE, Opcode.STORE: Unit.LOAD | Unit.STORE,
              Opcode.MATMUL: Unit(0), Opcode.END: Unit.LOAD | Unit.ARRAY | Unit.STORE}[opcode] | Unit(wait)
     descriptor = Descriptor(opcode=opcode, wait=Unit(wait), length=1, groups=1, tiles=1)
@@ -123,7 +127,7 @@ def test_waits(opcode, wait):
         for line in lines.values():
             ctx.set(getattr(bench.dut, line), 0)
         idle = Unit(0)
-        for unit in (None, *sorted(lines, key=lambda unit: (unit in needs, -unit))):
+        for unit in (None, *sorted(lines, key=lambda unit: (unit in needs, unit is last))):
             if unit is not None:
                 idle |= unit
                 ctx.set(getattr(bench.dut, lines[unit]), 1)

@@ -103,7 +103,7 @@ def test_reader_reports_errors_and_settles_after_abort():
     async def testbench(ctx):
         begin(ctx, dut, 0, 1000)
         for cycle in range(2000):
-            ctx.set(dut.o.ready, 1)
+            ctx.set(dut.o.ready, not errors)  # nobody listens any more
             ctx.set(dut.abort, bool(errors))
             _, _, error = await ctx.tick().sample(dut.error)
             ctx.set(dut.start, 0)
