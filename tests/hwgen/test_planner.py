@@ -145,7 +145,9 @@ def test_with_a_pool_in_ram_the_hardware_does_not_depend_on_weights_or_patterns(
     pools = [build_pool("reed_muller", size=12), build_pool("frequency", size=12)]
     bundles = [random_bundle(pool=pool, seed=seed, absent_blocks=0.5 * seed)
                for seed, pool in enumerate(pools)]
-    ram = [make_plan(bundle, PlanRequest(storage=PoolStorage.RAM)).configuration_hash for bundle in bundles]
+    plans = [make_plan(bundle, PlanRequest(storage=PoolStorage.RAM)) for bundle in bundles]
+    ram = [plan.configuration_hash for plan in plans]
+    assert [plan.spec.array.accumulator_bits for plan in plans] == [32, 32]
     rom = [make_plan(bundle, PlanRequest(storage=PoolStorage.ROM)).configuration_hash for bundle in bundles]
     assert ram[0] == ram[1]
     assert rom[0] != rom[1]
