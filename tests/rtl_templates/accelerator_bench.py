@@ -20,9 +20,11 @@ BASE = 0x7_0000_0000
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Registers after a run, dispatch time of each descriptor, output memory as it is and should be."""
+    """Registers after a run, what the memory owed at its end, dispatch times, output as it is and should be.
+    """
 
     registers: dict
+    owed: int
     dispatched: list
     output: bytes
     expected: bytes
@@ -58,8 +60,8 @@ async def configure(ctx, dut, *, program_length, weights_beats):
             await lite_write(ctx, dut, address + 4, assignment.control_word(entry) >> 32)
 
 
-async def run_to_interrupt(ctx, dut, limit=20000):
-    """Start, wait for the interrupt, acknowledge it; returns all registers."""
+async def run_to_interrupt(ctx, dut, memory, limit=20000):
+    """Start, wait for the interrupt, acknowledge it; all registers, and what the memory owed by then."""
     await lite_write(ctx, dut, 0, 1)
     for _ in range(limit):
         if ctx.get(dut.interrupt):
@@ -67,8 +69,9 @@ async def run_to_interrupt(ctx, dut, limit=20000):
         await ctx.tick()
     else:
         raise AssertionError(f"no interrupt within {limit} cycles")
+    owed = memory.owed
     await lite_write(ctx, dut, address_of("interrupt_status"), 1)
-    return {register.name: await lite_read(ctx, dut, register.address) for register in REGISTERS}
+    return {register.name: await lite_read(ctx, dut, register.address) for register in REGISTERS}, owed
 
 
 async def out_of_reset(ctx, dut):
@@ -119,13 +122,13 @@ def run_programs(spec, programs, *, weights_beats=None, disturb=None, **memory_o
             beats = fill(memory, spec, descriptors, tiles, inputs)
             await configure(ctx, dut, program_length=len(descriptors),
                             weights_beats=beats if weights_beats is None else weights_beats)
-            registers = await run_to_interrupt(ctx, dut)
+            registers, owed = await run_to_interrupt(ctx, dut, memory)
             assert not ctx.get(dut.interrupt), "the interrupt stays after it was acknowledged"
             assert registers["control"] & 4, "the accelerator is not idle after its interrupt"
             dispatched = [await lite_read(ctx, dut, PROFILE_BASE + 4 * i) for i in range(len(descriptors))]
             complete = registers["status"] == Status.OK
             runs.append(Run(
-                registers=registers, dispatched=dispatched,
+                registers=registers, owed=owed, dispatched=dispatched,
                 output=bytes(memory.data[OUTPUTS:OUTPUTS + OUTPUT_BYTES]),
                 expected=bytes(execute(spec, descriptors, tiles, inputs, OUTPUT_BYTES) if complete else b"")))
 

@@ -48,6 +48,12 @@ class AxiMemory:
         self.read_bursts = []
         self.write_bursts = []
         self.resets = 0
+        self.queues = []
+
+    @property
+    def owed(self):
+        """Beats, bursts and responses that are still under way."""
+        return sum(len(queue) for queue in self.queues)
 
     def reset(self):
         """Forget everything that is under way, as an interconnect does that is reset with its masters."""
@@ -73,6 +79,7 @@ class AxiMemory:
         async def serve(ctx):
             beats, cycle, count, offered = deque(), 0, 0, False
             asked, resets = None, 0
+            self.queues.append(beats)
             while True:
                 if resets != self.resets:
                     resets, asked, offered = self.resets, None, False
@@ -119,6 +126,7 @@ class AxiMemory:
         async def serve(ctx):
             bursts, responses, cycle, count, place, offered = deque(), deque(), 0, 0, 0, False
             held, resets = None, 0
+            self.queues += [bursts, responses]
             while True:
                 if resets != self.resets:
                     resets, held, offered, place = self.resets, None, False, 0
