@@ -48,18 +48,23 @@ class BurstGenerator(wiring.Component):
         place = Signal(place_bits)  # beat within an aligned burst
         page = Signal(ADDRESS_BITS - byte_bits - place_bits)
         left = Signal(BEATS_BITS)
-        room = Signal(place_bits + 1)
+        room = Signal(place_bits + 1)  # beats up to the end of that burst
         beats = Signal(place_bits + 1)
-        m.d.comb += [room.eq(full - place), beats.eq(Mux(left < room, left, room))]
+        final = Signal()
+        m.d.comb += [final.eq(~left[len(room):].any() & (left[:len(room)] <= room)),
+                     beats.eq(Mux(final, left, room))]
 
         with m.If(~self.o.valid & self.enable & left.any()):
             m.d.sync += [self.o.valid.eq(1), self.o.p.length.eq(beats - 1),
                          self.o.p.address.eq(Cat(Const(0, byte_bits), place, page)),
-                         page.eq(page + 1), place.eq(0), left.eq(left - beats)]
+                         page.eq(page + 1), place.eq(0), room.eq(full),
+                         left.eq(Mux(final, 0, left - room))]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         with m.If(self.abort):
             m.d.sync += left.eq(0)
         with m.Elif(self.start):
-            m.d.sync += [Cat(place, page).eq(self.address >> byte_bits), left.eq(self.beats)]
+            first = (self.address >> byte_bits)[:place_bits]
+            m.d.sync += [Cat(place, page).eq(self.address >> byte_bits), left.eq(self.beats),
+                         room.eq(full - first)]
         return m

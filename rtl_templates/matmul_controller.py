@@ -91,10 +91,11 @@ class MatmulController(wiring.Component):
         kstep = Signal(number_of(self.spec.tile_ksteps))
         first, last = Signal(), Signal()
         draining = Signal(range(SIZE * self.spec.array.units))
+        held = Signal()  # draining is not 0
 
         step, pass_end, tile_end, take, accept = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            step.eq(running & ~(last & draining.any())), pass_end.eq(step & last),
+            step.eq(running & ~(last & held)), pass_end.eq(step & last),
             tile_end.eq(pass_end & last_group), self.tile.ready.eq(waiting & (~running | tile_end)),
             take.eq(self.tile.valid & self.tile.ready), self.command.ready.eq(~waiting),
             accept.eq(self.command.valid & self.command.ready),
@@ -128,5 +129,6 @@ class MatmulController(wiring.Component):
                          destination_stride.eq(command.destination_stride),
                          groups_left.eq(command.groups), last_group.eq(command.groups == 1)]
         m.d.sync += running.eq(take | (running & ~tile_end))
-        m.d.sync += draining.eq(Mux(pass_end, (tile.words << 2) - 1, draining - draining.any()))
+        m.d.sync += draining.eq(Mux(pass_end, (tile.words << 2) - 1, draining - held))
+        m.d.sync += held.eq(pass_end | draining[1:].any())
         return m
