@@ -37,11 +37,12 @@ def main():
         build_harness(opened.verilog, opened.directory / SIM_DIRECTORY)
         compiled = time.perf_counter() - start
         result = simulate(opened, SimulationRequest(layers="*.query", tokens=128))
-    speed = result.cycles / result.wall_seconds
+    # Processor time: the same on a machine that others use as well.
+    speed = result.cycles / result.cpu_seconds
     verdict = "met" if speed >= TARGET_CYCLES_PER_SECOND else "missed"
     print(f"{opened.plan.spec.array.multipliers} MACs: generated in {generated:.1f} s, "
           f"compiled in {compiled:.1f} s, {result.cycles:,} cycles in {result.wall_seconds:.2f} s: "
-          f"{speed:,.0f} cycles/s (target {TARGET_CYCLES_PER_SECOND:,}: {verdict})")
+          f"{speed:,.0f} cycles a second of processor time (target {TARGET_CYCLES_PER_SECOND:,}: {verdict})")
     return int(bool(problems(result)))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressor.intops import ACTIVATION_MAX, saturate
+from compressor.intops.gelu import gelu
 
 EXPONENT_MAX = 3
 """Largest exponent of an activation that a linear layer reads: its column of weights grows by 8."""
@@ -152,7 +153,7 @@ def gelu_scales(highest):
     (0.0433, 121)
     """
     top, low = max(highest * GELU_MARGIN, 0.5), -3.5
-    output_scale = (top - GELU_LOW) / (2 * ACTIVATION_MAX)
+    output_scale = (float(gelu(top)) - GELU_LOW) / (2 * ACTIVATION_MAX)
     return GeluScales(
         input_scale=(top - low) / (2 * ACTIVATION_MAX), input_center=(top + low) / 2,
         output_scale=output_scale,
@@ -180,6 +181,6 @@ def outlier_channels(highest):
     usual = np.arange(1, len(order) + 1)
     cost = usual * ranges**2 + (len(order) - usual) * ranges[-1] ** 2
     outliers = np.ones(len(order), bool)
-    outliers[order[: usual[cost.argmin()]]] = False
+    outliers[order[: usual[cost <= cost.min()].max()]] = False
     return outliers
 

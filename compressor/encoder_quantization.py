@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from compressor.activation_scales import (
     aligned_scales,
@@ -28,6 +29,7 @@ from compressor.intops.layernorm import (
     IntegerLayerNorm,
 )
 from compressor.intops.softmax import IntegerSoftmax, exp_table
+from compressor.quantization import activation_scale
 from compressor.reload import encoder_of
 from compressor.structures import Dense
 
@@ -101,6 +103,16 @@ class QuantizedEncoder:
         return ActivationScales.from_dict(self.operators[SCALES_PATH], "output")
 
 
+def to_tensors(operators):
+    """Operators as a bundle file takes them: every array a tensor; ``from_dict`` reads both forms.
+
+    >>> to_tensors({"gelu": {"kind": "gelu", "table": np.zeros(2, np.int8)}})
+    {'gelu': {'kind': 'gelu', 'table': tensor([0, 0], dtype=torch.int8)}}
+    """
+    return {path: {name: torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+                   for name, value in entry.items()} for path, entry in operators.items()}
+
+
 def quantize_encoder(model, batches, *, structure_of=None, map_pruning=None):
     """Quantize every encoder layer of a float BERT.
 
@@ -159,7 +171,9 @@ class _LayerBuilder:
         """Quantize the layer whose input has the scales ``x``; returns those of its output."""
         attention = self.module.attention
         scales = {name: tensor_scale(self.observers[name].sample)
-                  for name in ("q", "k", "v", "scores", "context")}
+                  for name in ("q", "k", "v", "context")}
+        # Never clipped: the largest score of a row is the one that counts most.
+        scales["scores"] = activation_scale(self.observers["scores"].largest.max())
         for role, module in (("q", attention.self.query), ("k", attention.self.key),
                              ("v", attention.self.value)):
             self._linear(role, module, x.scale, scales[role], column_factor=x.steps / x.scale)

@@ -24,38 +24,46 @@ class LogicCosts:
 
     Parameters
     ----------
-    lut_tree, lut_dsp : float
-        LUTs a multiplier of a row-balanced array with its column mux and its share of the accumulator,
-        which is an adder tree (``tree``) or inside the DSP (``dsp``).
-    ff : float
-        Flip-flops a multiplier.
-    dsp : float
-        DSPs a multiplier.
+    unit_luts, unit_ffs : dict of Accumulation to float
+        LUTs and flip-flops a multiplier of a row-balanced block unit: multiplexer, product, sum.
+    routed_ffs : float
+        Flip-flops a multiplier on top of that, if the pool is not row-balanced.
+    drain_luts, drain_ffs : float
+        Holding registers and the multiplexer of their rows, a multiplier.
+    decoder_luts : float
+        Pattern decoder, a block unit.
     lane_luts, lane_ffs, lane_dsps : float
-        A lane of the requantizer and of the word gatherer.
+        Requantizer, a lane.
     fixed_luts, fixed_ffs : int
-        Bus interfaces, registers and controllers, with a 128-bit bus.
+        Registers, sequencer and controllers.
+    bit_luts, bit_ffs : float
+        Buffers of the bus interfaces and of activation words, a bit of bus and of word.
     """
 
-    lut_tree: float
-    lut_dsp: float
-    ff: float
-    dsp: float
-    lane_luts: float
-    lane_ffs: float
-    lane_dsps: float
-    fixed_luts: int
-    fixed_ffs: int
+    unit_luts: dict
+    unit_ffs: dict
+    routed_ffs: float
+    drain_luts: float = 4.4
+    drain_ffs: float = 18.5
+    decoder_luts: float = 18
+    lane_luts: float = 190
+    lane_ffs: float = 182
+    lane_dsps: float = 2
+    fixed_luts: int = 2300
+    fixed_ffs: int = 3000
+    bit_luts: float = 4
+    bit_ffs: float = 5
 
 
+TREE, DSP = Accumulation.TREE, Accumulation.DSP
 LOGIC_COSTS = {
-    # Array: Yosys 0.70 on one block unit with 8 lanes; the rest: estimates.
-    "xcup": LogicCosts(lut_tree=30.5, lut_dsp=30.5, ff=50, dsp=1, lane_luts=160, lane_ffs=200,
-                       lane_dsps=2, fixed_luts=5000, fixed_ffs=6000),
-    "xc7": LogicCosts(lut_tree=22, lut_dsp=8, ff=18, dsp=1, lane_luts=160, lane_ffs=200,
-                      lane_dsps=2, fixed_luts=5000, fixed_ffs=6000),
-    "ecp5": LogicCosts(lut_tree=45, lut_dsp=45, ff=50, dsp=1, lane_luts=320, lane_ffs=200,
-                       lane_dsps=2, fixed_luts=9000, fixed_ffs=6000),
+    # Yosys 0.70: units with 8 lanes, drain with 4 units and 8 lanes, 28-bit sums; the fixed part is what
+    # remains of a whole accelerator of 72 multipliers.
+    "xcup": LogicCosts(unit_luts={TREE: 30.8, DSP: 30.8}, unit_ffs={TREE: 48.8, DSP: 48.8}, routed_ffs=48),
+    "xc7": LogicCosts(unit_luts={TREE: 22.3, DSP: 8.3}, unit_ffs={TREE: 14.3, DSP: 0.3}, routed_ffs=20),
+    # Estimated: 4-input LUTs, and 18-bit multipliers without accumulators.
+    "ecp5": LogicCosts(unit_luts={TREE: 45, DSP: 45}, unit_ffs={TREE: 49, DSP: 49}, routed_ffs=48,
+                       drain_luts=9, decoder_luts=40, lane_luts=380, fixed_luts=4500, bit_luts=6),
 }
 
 RAM_OF_FAMILY = {"xcup": BRAM36, "xc7": BRAM36, "ecp5": EBR18}
@@ -82,10 +90,11 @@ def routing_luts(assignment):
 def memories(spec):
     """The accelerator's memories: dict of name to (width in bits, depth)."""
     array, tiles = spec.array, spec.tiles
+    bank = 1 << (spec.tile_ksteps - 1).bit_length()  # the second bank begins at a power of two
     return {
         "activations": (array.word_bits, spec.activation_words),
-        "weights": (tiles.weight_bits, 2 * spec.tile_ksteps),
-        "index": (tiles.record_bits, 2 * spec.tile_ksteps),
+        "weights": (tiles.weight_bits, 2 * bank),
+        "index": (tiles.record_bits, 2 * bank),
         "row constants": (CONSTANT_BITS, CONSTANT_SLOTS * array.rows),
         "stream FIFO": (spec.bus_bits, STREAM_FIFO_BEATS),
         "program": (8 * DESCRIPTOR_BYTES, spec.program_depth),
@@ -110,12 +119,14 @@ def modelled_resources(spec, family="xcup", urams=0):
         ``luts``, ``ffs``, ``dsps``, ``rams`` (BRAM36, or EBR18 on ecp5), ``urams``, ``memory_bits``.
     """
     costs, kind, array = LOGIC_COSTS[family], RAM_OF_FAMILY[family], spec.array
-    in_dsp = array.accumulation is Accumulation.DSP
-    luts = ((costs.lut_dsp if in_dsp else costs.lut_tree) * array.multipliers
+    multipliers, bits = array.multipliers, spec.bus_bits + array.word_bits
+    luts = ((costs.unit_luts[array.accumulation] + costs.drain_luts) * multipliers
             + routing_luts(array.assignment) * array.units * array.lanes
-            + costs.lane_luts * array.lanes + costs.fixed_luts + 4 * max(0, spec.bus_bits - 128))
-    ffs = (costs.ff * array.multipliers + costs.lane_ffs * array.lanes + costs.fixed_ffs
-           + 4 * max(0, spec.bus_bits - 128))
+            + costs.decoder_luts * array.units + costs.lane_luts * array.lanes
+            + costs.fixed_luts + costs.bit_luts * bits)
+    ffs = ((costs.unit_ffs[array.accumulation] + costs.drain_ffs
+            + costs.routed_ffs * array.assignment.is_routed) * multipliers
+           + costs.lane_ffs * array.lanes + costs.fixed_ffs + costs.bit_ffs * bits)
     rams = used_urams = 0
     for name, (width, depth) in memories(spec).items():
         in_urams = URAM288.blocks(width, depth)
@@ -126,6 +137,6 @@ def modelled_resources(spec, family="xcup", urams=0):
         else:
             rams += kind.blocks(width, depth)
     return {"luts": round(luts), "ffs": round(ffs),
-            "dsps": round(costs.dsp * array.multipliers + costs.lane_dsps * array.lanes),
+            "dsps": round(multipliers + costs.lane_dsps * array.lanes),
             "rams": rams, "urams": used_urams,
             "memory_bits": sum(width * depth for width, depth in memories(spec).values())}

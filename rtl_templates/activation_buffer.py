@@ -51,7 +51,7 @@ class ActivationBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         width = self.spec.array.word_bits
-        m.submodules.memory = memory = Memory(shape=width, depth=self.spec.activation_words, init=[],
+        m.submodules.memory = memory = Memory(shape=width, depth=max(2, self.spec.activation_words), init=[],
                                               attrs={"no_rw_check": 1})
         array, shared, write = memory.read_port(), memory.read_port(), memory.write_port()
         read_word = Signal(width, reset_less=True)

@@ -127,7 +127,7 @@ class ControlRegisters(wiring.Component):
         address = Signal(ADDRESS_BITS)
         stage = Signal(3)  # address there, memory read, answer valid
         low = Signal(32)
-        m.submodules.profile = profile = Memory(shape=32, depth=self.spec.program_depth, init=[],
+        m.submodules.profile = profile = Memory(shape=32, depth=max(2, self.spec.program_depth), init=[],
                                                 attrs={"no_rw_check": 1})
         write, read = profile.write_port(), profile.read_port()
         m.d.comb += [write.en.eq(self.dispatched), write.addr.eq(self.index), write.data.eq(values["cycles"]),

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from rtl_templates.activation_buffer import ActivationBuffer
 from rtl_templates.matmul_controller import address_bits, issue_layout
 from rtl_templates.pattern_array import kstep_layout
-from rtl_templates.record_memory import RecordMemory
+from rtl_templates.record_memory import RecordMemory, number_of
 from rtl_templates.tile_banks import BANKS, index_layout
 
 
@@ -34,9 +34,9 @@ class KStepFetch(wiring.Component):
         self.spec = spec
         super().__init__({
             "issue": In(issue_layout(spec)),
-            "index_bank": Out(range(BANKS)), "index_kstep": Out(range(spec.tile_ksteps)),
+            "index_bank": Out(range(BANKS)), "index_kstep": Out(number_of(spec.tile_ksteps)),
             "index": In(index_layout(spec)),
-            "weights_bank": Out(range(BANKS)), "weights_kstep": Out(range(spec.tile_ksteps)),
+            "weights_bank": Out(range(BANKS)), "weights_kstep": Out(number_of(spec.tile_ksteps)),
             "weights": In(spec.tiles.weight_bits),
             "activation_address": Out(address_bits(spec)), "activation": In(spec.array.word_bits),
             "kstep": Out(kstep_layout(spec.array))})
@@ -52,15 +52,16 @@ class KStepFetch(wiring.Component):
                      self.weights_kstep.eq(stages[self.ADDRESS].kstep)]
         m.d.sync += self.activation_address.eq(stages[self.ADDRESS - 1].base + self.index.column)
 
-        controls, dense = self.index.controls, self.index.dense
-        for stage in range(self.LATENCY - self.ADDRESS + 1):
-            delayed = Signal(self.index.controls.shape(), name=f"controls{stage}", reset_less=True)
-            delayed_dense = Signal(len(dense), name=f"dense{stage}", reset_less=True)
-            m.d.sync += [delayed.eq(controls), delayed_dense.eq(dense)]
-            controls, dense = delayed, delayed_dense
+        fields = ("controls", "dense") if self.spec.tiles.has_dense_bit else ("controls",)
+        for field in fields:
+            value = self.index[field]
+            for stage in range(self.LATENCY - self.ADDRESS + 1):
+                delayed = Signal.like(value, name=f"{field}{stage}", reset_less=True)
+                m.d.sync += delayed.eq(value)
+                value = delayed
+            m.d.comb += self.kstep[field].eq(value)
         m.d.comb += [self.kstep[name].eq(stages[-1][name])
                      for name in ("valid", "first", "last", "words", "slot")]
-        m.d.comb += [self.kstep.dense.eq(dense), self.kstep.controls.eq(controls),
-                     self.kstep.weights.as_value().eq(self.weights),
+        m.d.comb += [self.kstep.weights.as_value().eq(self.weights),
                      self.kstep.activations.as_value().eq(self.activation)]
         return m

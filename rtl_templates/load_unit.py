@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from rtl_templates.activation_buffer import buffer_write_layout
 from rtl_templates.burst_generator import BEATS_BITS
 from rtl_templates.matmul_controller import address_bits
+from rtl_templates.record_memory import number_of
 
 
 def word_interval(spec):
@@ -45,22 +46,22 @@ class LoadUnit(wiring.Component):
         left = Signal(BEATS_BITS)
         final, closing, closed = Signal(), Signal(), Signal()
         address = Signal(address_bits(self.spec))
-        part = Signal(range(parts))
-        earlier = Signal(bus_bits * (parts - 1), reset_less=True)
-        word = Signal(self.spec.array.word_bits, reset_less=True)
+        part = Signal(number_of(parts))
+        word = Signal(self.spec.array.word_bits)  # its last beats, up to the one that is here
+        gathered = Signal(self.spec.array.word_bits, reset_less=True)
         take, complete = Signal(), Signal()
         pause = Signal()  # after a word of a single beat
         m.d.comb += [
             # Only a beat that completes a word waits for the one before to have left.
             self.beats.ready.eq(((part != parts - 1) | ~self.words.valid | self.words.ready) & ~pause),
             take.eq(self.beats.valid & self.beats.ready), complete.eq(take & (part == parts - 1)),
-            self.words.p.word.eq(word), self.words.p.address.eq(address)]
+            word.eq(Cat(gathered[bus_bits:], self.beats.payload)), self.words.p.address.eq(address)]
         if parts == 1:  # driving a constant 0 would be X in Icarus until the end of reset
             m.d.sync += pause.eq(complete)
         with m.If(take):
-            m.d.sync += [part.eq(part + 1), earlier.eq(Cat(earlier, self.beats.payload)[bus_bits:])]
+            m.d.sync += [part.eq(part + 1), gathered.eq(word)]
         with m.If(complete):
-            m.d.sync += [part.eq(0), word.eq(Cat(earlier, self.beats.payload)), left.eq(left - 1),
+            m.d.sync += [part.eq(0), self.words.p.word.eq(word), left.eq(left - 1),
                          final.eq(left == 2)]
         m.d.sync += [self.words.valid.eq(complete | (self.words.valid & ~self.words.ready)),
                      closing.eq(complete & final), closed.eq(closing)]

@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl_templates.record_memory import number_of
 from rtl_templates.slot_assignment import SIZE
 from rtl_templates.tile_banks import BANKS, SLOTS
 from rtl_templates.tile_loader import tile_layout
@@ -28,7 +29,7 @@ def command_layout(spec):
 def issue_layout(spec):
     """A K-step on its way to the array: its place in the bank and the word address of its token group."""
     return data.StructLayout({"valid": 1, "first": 1, "last": 1, "bank": range(BANKS),
-                              "kstep": range(spec.tile_ksteps), "base": address_bits(spec),
+                              "kstep": number_of(spec.tile_ksteps), "base": address_bits(spec),
                               "words": range(spec.array.units + 1), "slot": range(SLOTS)})
 
 
@@ -87,7 +88,7 @@ class MatmulController(wiring.Component):
         source_stride, destination_stride = Signal(STRIDE_BITS), Signal(STRIDE_BITS)
         groups_left = Signal(COUNT_BITS)
         last_group = Signal()
-        kstep = Signal(range(self.spec.tile_ksteps))
+        kstep = Signal(number_of(self.spec.tile_ksteps))
         first, last = Signal(), Signal()
         draining = Signal(range(SIZE * self.spec.array.units))
 

@@ -34,6 +34,9 @@ class Unit(IntFlag):
     STORE = 4
 
 
+NO_UNIT = Unit(0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Descriptor:
     """One instruction.
@@ -57,7 +60,7 @@ class Descriptor:
     """
 
     opcode: Opcode
-    wait: Unit = Unit(0)
+    wait: Unit = NO_UNIT
     groups: int = 0
     tiles: int = 0
     source: int = 0

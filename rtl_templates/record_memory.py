@@ -8,6 +8,11 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 
+def number_of(count):
+    """Shape of a number below ``count``; at least one bit, since Verilog has no empty vectors."""
+    return range(max(2, count))
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecordSpec:
     """Sizes of a record memory.
@@ -50,7 +55,7 @@ class RecordSpec:
     @property
     def row_bits(self):
         """Width of a row number; the banks begin at its powers of two."""
-        return (self.rows - 1).bit_length()
+        return max(1, (self.rows - 1).bit_length())
 
 
 class RecordMemory(wiring.Component):
@@ -73,9 +78,10 @@ class RecordMemory(wiring.Component):
 
     def __init__(self, spec):
         self.spec = spec
-        super().__init__({"write": In(1), "write_bank": In(range(spec.banks)), "write_row": In(spec.row_bits),
-                          "write_part": In(range(spec.parts)), "data": In(spec.bus_bits),
-                          "read_bank": In(range(spec.banks)), "read_index": In(range(spec.records)),
+        super().__init__({"write": In(1), "write_bank": In(number_of(spec.banks)),
+                          "write_row": In(spec.row_bits), "write_part": In(number_of(spec.parts)),
+                          "data": In(spec.bus_bits),
+                          "read_bank": In(number_of(spec.banks)), "read_index": In(number_of(spec.records)),
                           "record": Out(spec.record_bits)})
 
     def elaborate(self, platform):
@@ -85,17 +91,23 @@ class RecordMemory(wiring.Component):
         m.submodules.memory = memory = Memory(shape=width, depth=spec.banks << spec.row_bits, init=[],
                                               attrs={"no_rw_check": 1})
         write, read = memory.write_port(granularity=spec.bus_bits), memory.read_port()
-        select_bits = spec.records_per_row.bit_length() - 1
-        select = [self.read_index[:select_bits]]
-        for stage in range(self.LATENCY):
-            select.append(Signal(select_bits, name=f"select{stage}", reset_less=True))
-            m.d.sync += select[-1].eq(select[-2])
         row = Signal(width, reset_less=True)
         m.d.sync += row.eq(read.data)
+        select_bits = spec.records_per_row.bit_length() - 1
+        if select_bits:
+            select = self.read_index[:select_bits]
+            for stage in range(self.LATENCY):
+                delayed = Signal(select_bits, name=f"select{stage}", reset_less=True)
+                m.d.sync += delayed.eq(select)
+                select = delayed
+            m.d.comb += self.record.eq(row.word_select(select, spec.record_bits))
+        else:
+            m.d.comb += self.record.eq(row)
+        read_row = Signal(spec.row_bits)
         m.d.comb += [
+            read_row.eq(self.read_index >> select_bits),
             write.addr.eq(Cat(self.write_row, self.write_bank)),
             write.data.eq(self.data.replicate(spec.parts)),
             write.en.eq(Cat(self.write & (self.write_part == part) for part in range(spec.parts))),
-            read.addr.eq(Cat((self.read_index >> select_bits)[:spec.row_bits], self.read_bank)),
-            self.record.eq(row.word_select(select[-1], spec.record_bits))]
+            read.addr.eq(Cat(read_row, self.read_bank))]
         return m

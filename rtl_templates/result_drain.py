@@ -34,27 +34,29 @@ class ResultDrain(wiring.Component):
         The accumulators hold finished sums.
     words, slot : :py:`In`
         Words (4 rows each) to hand out, and the row-constants slot to hand out with them.
-    sums : :py:`In(ArrayLayout(sums_layout(spec), units))`
-        Accumulators.
+    sums : :py:`In(sums_layout(spec)).array(units)`
+        Accumulators, one port for each unit.
     result : :py:`Out(result_layout(spec))`
     """
 
     def __init__(self, spec):
         self.spec = spec
         super().__init__({"capture": In(1), "words": In(range(spec.units + 1)), "slot": In(SLOT_BITS),
-                          "sums": In(data.ArrayLayout(sums_layout(spec), spec.units)),
+                          "sums": In(sums_layout(spec)).array(spec.units),
                           "result": Out(result_layout(spec))})
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        held = Signal(data.ArrayLayout(sums_layout(spec), spec.units), reset_less=True)
+        # One signal a unit: all units of a large array together exceed what a signal can hold.
+        held = [Signal(sums_layout(spec), name=f"held{u}", reset_less=True) for u in range(spec.units)]
         running, words, slot = Signal(), Signal.like(self.words), Signal.like(self.slot)
         row = Signal(range(spec.rows))
         final = Signal()
         m.d.comb += final.eq(row + 1 == words << 2)
         with m.If(self.capture):
-            m.d.sync += [held.eq(self.sums), words.eq(self.words), slot.eq(self.slot), row.eq(0)]
+            m.d.sync += [unit_held.eq(sums) for unit_held, sums in zip(held, self.sums, strict=True)]
+            m.d.sync += [words.eq(self.words), slot.eq(self.slot), row.eq(0)]
         with m.Elif(running):
             m.d.sync += row.eq(row + 1)
         # One expression: `running` has a defined value in four-state simulators from reset on.

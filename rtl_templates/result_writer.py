@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from rtl_templates.activation_buffer import buffer_write_layout
 from rtl_templates.kstep_fetch import KStepFetch
 from rtl_templates.matmul_controller import address_bits, pass_layout
+from rtl_templates.record_memory import number_of
 from rtl_templates.requantizer import RowRequantizer, requantizer_output
 from rtl_templates.slot_assignment import SIZE
 
@@ -54,7 +55,7 @@ class ResultWriter(wiring.Component):
         m.d.sync += pushed.eq(pushed + self.finished.valid)
 
         channel = Signal(range(SIZE))
-        index = Signal(range(self.spec.array.units))
+        index = Signal(number_of(self.spec.array.units))
         address = Signal(address_bits(self.spec))
         gathered = [Signal(8 * self.spec.array.lanes, name=f"channel{r}", reset_less=True)
                     for r in range(SIZE - 1)]

@@ -8,6 +8,7 @@ from rtl_templates.activation_buffer import ActivationBuffer
 from rtl_templates.beat_fifo import BeatFifo
 from rtl_templates.burst_generator import BEATS_BITS
 from rtl_templates.matmul_controller import address_bits
+from rtl_templates.record_memory import number_of
 
 PREFETCHED_WORDS = 8
 
@@ -56,7 +57,7 @@ class StoreUnit(wiring.Component):
         countdown = Signal(range(self.LATENCY))
         m.d.sync += countdown.eq(countdown - countdown.any())
         word = Signal(self.spec.array.word_bits, reset_less=True)
-        part = Signal(range(parts))
+        part = Signal(number_of(parts))
         ends = Signal()
         m.d.comb += [
             ends.eq(self.beats.valid & self.beats.ready & (part == parts - 1)),

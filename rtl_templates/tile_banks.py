@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl_templates.record_memory import RecordMemory, RecordSpec
+from rtl_templates.record_memory import RecordMemory, RecordSpec, number_of
 from rtl_templates.tile_format import CONSTANT_BITS
 
 BANKS = 2
@@ -29,7 +29,7 @@ def bank_write_layout(spec):
     return data.StructLayout({
         "constants": 1, "index": 1, "weights": 1, "bank": range(BANKS), "slot": range(SLOTS),
         "row": max(section.row_bits for section in sections),
-        "part": range(max(section.parts for section in sections)), "data": spec.bus_bits})
+        "part": number_of(max(section.parts for section in sections)), "data": spec.bus_bits})
 
 
 def index_layout(spec):
@@ -55,7 +55,7 @@ class TileBanks(wiring.Component):
 
     def __init__(self, spec):
         self.spec = spec
-        ksteps = range(spec.tile_ksteps)
+        ksteps = number_of(spec.tile_ksteps)
         super().__init__({
             "write": In(bank_write_layout(spec)),
             "constants_slot": In(range(SLOTS)), "constants_row": In(range(spec.array.rows)),

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import IntEnum
 from amaranth.lib.wiring import In, Out
 
+from rtl_templates.record_memory import number_of
 from rtl_templates.tile_banks import BANKS, SLOTS, bank_write_layout, section_specs
 from rtl_templates.tile_format import HEADER_KSTEPS_BITS, TILE_MARKER
 
@@ -20,8 +21,9 @@ class Section(IntEnum, shape=2):
 
 def tile_layout(spec):
     """A loaded tile: where it lies, its K-steps minus one and its output words."""
-    return data.StructLayout({"bank": range(BANKS), "slot": range(SLOTS),
-                              "last_kstep": range(spec.tile_ksteps), "words": range(spec.array.units + 1)})
+    return data.StructLayout({
+        "bank": range(BANKS), "slot": range(SLOTS), "last_kstep": number_of(spec.tile_ksteps),
+        "words": range(spec.array.units + 1)})
 
 
 class TileLoader(wiring.Component):
@@ -87,7 +89,7 @@ class TileLoader(wiring.Component):
         m.d.sync += [last_row["index"].eq((ksteps - 1) >> index_shift), last_row["weights"].eq(ksteps - 1)]
 
         row = Signal(max(spec.row_bits for spec in sections.values()))
-        part = Signal(range(max(spec.parts for spec in sections.values())))
+        part = Signal(number_of(max(spec.parts for spec in sections.values())))
         bank, slot = Signal(range(BANKS)), Signal(range(SLOTS))
         last_part, section_end = Signal(), Signal()
         codes = {"constants": Section.CONSTANTS, "index": Section.INDEX, "weights": Section.WEIGHTS}

@@ -1,8 +1,8 @@
 """The one activation word: 4 channels x T tokens, int8.
 
 Byte ``channel * T + token`` of a word is channel ``4 * column + channel`` of token
-``group * T + token``, little-endian in memory. A tensor of S tokens and C channels is ``ceil(S / T)`` token groups of
-``C / 4`` words, token group after token group.
+``group * T + token``, little-endian in memory. A tensor of S tokens and C channels is
+``ceil(S / T)`` token groups of ``C / 4`` words, token group after token group.
 """
 
 import numpy as np

@@ -66,6 +66,9 @@ class IntegerEncoderLayer:
                 raise ValueError(f"{name} must have shape {shape}, not {getattr(self, name).weight.shape}")
         if self.output_norm.gamma.shape != (hidden,):
             raise ValueError(f"output_norm must have {hidden} channels, not {len(self.output_norm.gamma)}")
+        neurons = self.ffn1.weight.shape[0]
+        if self.gelu.outliers is not None and self.gelu.outliers.shape != (neurons,):
+            raise ValueError(f"gelu must have {neurons} outliers flags, not {len(self.gelu.outliers)}")
         for name in ("q", "v"):
             rows = getattr(self, name).weight.shape[0]
             if rows % (4 * self.attention.heads):

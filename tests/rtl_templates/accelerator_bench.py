@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from accelerator_reference import execute
 from amaranth.sim import Simulator
-from axi_memory import AxiMemory, lite_read, lite_write
 
 from rtl_templates.accelerator import Accelerator
 from rtl_templates.array_spec import PoolStorage
 from rtl_templates.register_map import POOL_BASE, PROFILE_BASE, REGISTERS, Status, address_of
+from tests.rtl_templates.accelerator_reference import execute
+from tests.rtl_templates.axi_memory import AxiMemory, lite_read, lite_write
 
 PROGRAM, WEIGHTS, INPUTS, OUTPUTS = 0x1000, 0x10000, 0x30000, 0x40000
 OUTPUT_BYTES = 0x8000

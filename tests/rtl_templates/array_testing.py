@@ -56,16 +56,20 @@ def random_pass(spec, rng, *, ksteps, words, extreme=False, gap=0):
 
 
 def cycles_of(spec, passes):
-    """What to apply in each cycle ({}: idle), with the gaps that draining needs; cycles of the lasts."""
+    """What to apply in each cycle, with the idle cycles that draining needs; and the cycles of the lasts.
+
+    Idle cycles carry arbitrary data, as the output of a memory would.
+    """
+    idle = {**_kstep(spec, passes[0], 0), "valid": 0, "words": spec.units, "slot": 3}
     cycles, lasts = [], []
     for index, one in enumerate(passes):
         steps = []
         for k, gap in enumerate(one.gaps):
-            steps += [{}] * gap
+            steps += [idle] * gap
             steps.append(_kstep(spec, one, k))
-        steps += [{}] * one.tail
+        steps += [idle] * one.tail
         if index:
-            steps = [{}] * (4 * passes[index - 1].words - len(steps)) + steps
+            steps = [idle] * (4 * passes[index - 1].words - len(steps)) + steps
         steps[-1] = {**steps[-1], "last": 1, "words": one.words, "slot": one.slot}
         cycles += steps
         lasts.append(len(cycles) - 1)

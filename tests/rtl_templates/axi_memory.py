@@ -60,7 +60,8 @@ class AxiMemory:
         assert address % size == 0, f"address {address:#x} is not aligned to the bus"
         end = address + (length + 1) * size
         assert address // PAGE_BYTES == (end - 1) // PAGE_BYTES, f"burst at {address:#x} crosses a page"
-        assert self.base <= address and end <= self.base + self.size, f"nothing is at {address:#x}"
+        assert self.base <= address, f"nothing is at {address:#x}"
+        assert end <= self.base + self.size, f"nothing is at {end - 1:#x}"
 
     def reader(self, dut, prefix):
         """Testbench process that answers the read channels of the master ``prefix``."""

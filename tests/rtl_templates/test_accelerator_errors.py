@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from accelerator_bench import run_programs
-from accelerator_reference import random_tile, small_spec
-from axi_memory import random_stalls
 
 from rtl_templates.program_format import Descriptor, Opcode, Unit
 from rtl_templates.register_map import Status
+from tests.rtl_templates.accelerator_bench import run_programs
+from tests.rtl_templates.accelerator_reference import random_tile, small_spec
+from tests.rtl_templates.axi_memory import random_stalls
 
 MASTERS = ("m_axi_gmem0", "m_axi_gmem1")
 SPEC = small_spec(watchdog_bits=9)

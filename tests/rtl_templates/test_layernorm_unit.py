@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit_testing import BufferModel, run_commands
 
 from compressor.intops.layernorm import IntegerLayerNorm
 from rtl_templates.layernorm_spec import LayerNormSpec
 from rtl_templates.layernorm_unit import LayerNormUnit
 from rtl_templates.word_format import pack_words, unpack_words
+from tests.rtl_templates.unit_testing import BufferModel, run_commands
 
 
 def random_norm(rng, hidden, output_shift=None, epsilon=None):

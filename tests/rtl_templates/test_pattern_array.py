@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from array_testing import check_passes, random_pass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressor.patterns import candidate_patterns
 from rtl_templates.array_spec import Accumulation, ArraySpec, PoolStorage
 from rtl_templates.slot_assignment import SlotAssignment
+from tests.rtl_templates.array_testing import check_passes, random_pass
 
 
 def balanced_assignment(slots, patterns, rng):

@@ -4,11 +4,11 @@ import time
 
 import numpy as np
 import pytest
-from accelerator_bench import run_program
-from accelerator_reference import random_tile, small_spec
 
 from rtl_templates.program_format import Descriptor, Opcode, Unit
 from rtl_templates.timing import NominalMemory, Timing, predict
+from tests.rtl_templates.accelerator_bench import run_program
+from tests.rtl_templates.accelerator_reference import random_tile, small_spec
 
 COLUMNS = 16
 SOURCE, RESULT = 3, 64

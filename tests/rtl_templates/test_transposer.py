@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit_testing import BufferModel, run_commands
 
 from rtl_templates.transposer import Transposer, TransposerSpec
 from rtl_templates.word_format import pack_words, unpack_words
+from tests.rtl_templates.unit_testing import BufferModel, run_commands
 
 UNTOUCHED = 0x5A
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
+from compressor.pools import build_pool
 from hwgen.packaging import BuildError
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest
@@ -215,3 +216,23 @@ def test_pool_in_memory(tmp_path):
     build = make_build(tmp_path, request, hidden=32, layers=1, heads=4, ffn=64, max_tokens=16)
     assert build.pool
     assert problems(simulate(build, SimulationRequest(timing=MemoryTiming(stalls=1)))) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("builder", "keep", "balance"), [
+    ("kmeans", 8, "none"), ("frequency", 8, "none"), ("greedy", 4, "row"), ("greedy", 12, "row")])
+def test_other_pools(tmp_path, builder, keep, balance):
+    """Patterns whose rows are not balanced need routing; 4 and 12 of 16 need other numbers of slots."""
+    pool = build_pool(builder, size=12, keep=keep, balance=balance)
+    build = make_build(tmp_path, PlanRequest(rows=2, lanes=4, bus_bits=32, tokens=11), pool=pool,
+                       hidden=32, layers=1, heads=4, ffn=48, max_tokens=16)
+    assert problems(simulate(build, SimulationRequest(timing=MemoryTiming(stalls=1)))) == []
+
+
+@pytest.mark.nightly
+def test_trace_is_a_wave_file(small_build, tmp_path):
+    outcome = run_command(small_build, "--tokens", 2, "--layers", "*query", "--trace", tmp_path / "wave.vcd")
+    assert outcome.exit_code == 0, outcome.output
+    text = (tmp_path / "wave.vcd").read_text()
+    assert "$enddefinitions" in text
+    assert "m_axi_gmem1_rdata" in text

@@ -1,0 +1,232 @@
+"""Sequencer: fetch, order and conditions of dispatch, states at the end of a run."""
+
+import numpy as np
+import pytest
+
+from rtl_templates.program_format import Descriptor, Opcode, Unit
+from rtl_templates.register_map import Status
+from rtl_templates.sequencer import Sequencer
+from tests.rtl_templates.accelerator_reference import small_spec
+from tests.rtl_templates.stream_bench import always, pattern, send, simulate
+
+SPECS = {bus_bits: small_spec(bus_bits=bus_bits, lanes=16, units=8, watchdog_bits=6)
+         for bus_bits in (32, 128, 512)}
+END = Descriptor(opcode=Opcode.END)
+
+
+class Bench:
+    """Starts a program and feeds it; records dispatches as (cycle, index, what)."""
+
+    def __init__(self, spec, descriptors, share=1.0):
+        self.spec, self.dut = spec, Sequencer(spec)
+        self.descriptors = descriptors
+        self.share = share
+        self.dispatches, self.fetched = [], None
+        self.cycle = 0
+
+    async def feed(self, ctx):
+        raw = b"".join(descriptor.pack() for descriptor in self.descriptors)
+        size = self.spec.bus_bits // 8
+        raw += bytes(-len(raw) % size)
+        beats = [int.from_bytes(raw[i:i + size], "little") for i in range(0, len(raw), size)]
+        while not ctx.get(self.dut.launch):
+            await ctx.tick()
+        assert ctx.get(self.dut.program_beats) == len(beats)
+        await ctx.tick()
+        offer = always if self.share == 1 else pattern(np.random.default_rng(1), self.share)
+        ctx.set(self.dut.progress, 1)
+        await send(ctx, self.dut.program, beats, offer)
+        ctx.set(self.dut.progress, 0)
+        self.fetched = self.cycle
+
+    async def begin(self, ctx):
+        for name in ("load_idle", "array_idle", "store_idle", "quiet"):
+            ctx.set(getattr(self.dut, name), 1)
+        ctx.set(self.dut.matmul.ready, 1)
+        ctx.set(self.dut.input_pointer, 0x1_FFFF_F000)
+        ctx.set(self.dut.output_pointer, 0x2_0000_2000)
+        ctx.set(self.dut.program_length, len(self.descriptors))
+        await ctx.tick()
+        ctx.set(self.dut.start, 1)
+        await ctx.tick()
+        ctx.set(self.dut.start, 0)
+
+    async def step(self, ctx):
+        dut = self.dut
+        _, _, go, index, load, store, matmul, transfer, command = await ctx.tick().sample(
+            dut.dispatched, dut.index, dut.load, dut.store, dut.matmul.valid, dut.transfer,
+            dut.matmul.payload)
+        if go:
+            what = "load" if load else "store" if store else "matmul" if matmul else "end"
+            self.dispatches.append((self.cycle, index, what, command if matmul else transfer))
+        self.cycle += 1
+
+    async def run(self, ctx, limit=400):
+        """Until done; returns the status."""
+        while not ctx.get(self.dut.done):
+            await self.step(ctx)
+            assert self.cycle < limit, "no end"
+        await self.step(ctx)
+        assert ctx.get(self.dut.clear)
+        return ctx.get(self.dut.status)
+
+
+@pytest.mark.parametrize("bus_bits", SPECS)
+@pytest.mark.parametrize("share", [1, 0.4])
+def test_dispatches_in_order(bus_bits, share):
+    """Operands of every descriptor; one in DISPATCH_INTERVAL cycles, the first FETCH_TO_DISPATCH after."""
+    spec = SPECS[bus_bits]
+    descriptors = [
+        Descriptor(opcode=Opcode.LOAD, length=9, destination=5, offset=0x3000),
+        Descriptor(opcode=Opcode.MATMUL, groups=3, tiles=4, source=7, destination=11, source_stride=300,
+                   destination_stride=65535),
+        Descriptor(opcode=Opcode.STORE, length=70000, source=6, offset=0xFFFF_FFFF_0000), END]
+    bench = Bench(spec, descriptors, share)
+    status = []
+
+    async def testbench(ctx):
+        await bench.begin(ctx)
+        status.append(await bench.run(ctx))
+
+    simulate(bench.dut, testbench, background=[bench.feed])
+    assert status == [Status.OK]
+    cycles, indices, kinds, operands = zip(*bench.dispatches, strict=True)
+    dut = bench.dut
+    assert indices == (0, 1, 2, 3)
+    assert kinds == ("load", "matmul", "store", "end")
+    if share == 1:
+        first = bench.fetched + dut.FETCH_TO_DISPATCH
+        assert cycles == tuple(first + i * dut.DISPATCH_INTERVAL for i in range(4))
+    load, matmul, store, _ = operands
+    assert (load.address, load.length, load.destination) == (0x2_0000_2000, 9, 5)
+    assert load.beats == 9 * spec.beats_per_word
+    assert {name: matmul[name] for name in ("groups", "tiles", "source", "destination", "source_stride",
+                                            "destination_stride")} == {
+        "groups": 3, "tiles": 4, "source": 7, "destination": 11, "source_stride": 300,
+        "destination_stride": 65535}
+    assert (store.address, store.length, store.source) == (0x2_0000_2000 + 0xFFFF_FFFF_0000, 70000, 6)
+    assert store.beats == 70000 * spec.beats_per_word
+
+
+@pytest.mark.parametrize("wait", range(8))
+@pytest.mark.parametrize("opcode", [Opcode.LOAD, Opcode.MATMUL, Opcode.STORE, Opcode.END])
+def test_waits(opcode, wait):
+    """A descriptor waits for its mask and for what it always needs, and for nothing else."""
+    needs = {Opcode.LOAD: Unit.LOAD | Unit.STORE, Opcode.STORE: Unit.LOAD | Unit.STORE,
+             Opcode.MATMUL: Unit(0), Opcode.END: Unit.LOAD | Unit.ARRAY | Unit.STORE}[opcode] | Unit(wait)
+    descriptor = Descriptor(opcode=opcode, wait=Unit(wait), length=1, groups=1, tiles=1)
+    bench = Bench(SPECS[128], [descriptor, END])
+    lines = {Unit.LOAD: "load_idle", Unit.ARRAY: "array_idle", Unit.STORE: "store_idle"}
+
+    async def testbench(ctx):
+        await bench.begin(ctx)
+        for line in lines.values():
+            ctx.set(getattr(bench.dut, line), 0)
+        idle = Unit(0)
+        for unit in (None, *sorted(lines, key=lambda unit: (unit in needs, -unit))):
+            if unit is not None:
+                idle |= unit
+                ctx.set(getattr(bench.dut, lines[unit]), 1)
+            for _ in range(20):
+                await bench.step(ctx)
+            assert bool(bench.dispatches) == (needs & ~idle == 0), f"idle: {idle}"
+
+    simulate(bench.dut, testbench, background=[bench.feed])
+
+
+def test_matmul_waits_until_it_is_accepted():
+    bench = Bench(SPECS[128], [Descriptor(opcode=Opcode.MATMUL, groups=1, tiles=1), END])
+
+    async def testbench(ctx):
+        await bench.begin(ctx)
+        ctx.set(bench.dut.matmul.ready, 0)
+        for _ in range(30):
+            await bench.step(ctx)
+        assert not bench.dispatches
+        ctx.set(bench.dut.matmul.ready, 1)
+        assert await bench.run(ctx) == Status.OK
+
+    simulate(bench.dut, testbench, background=[bench.feed])
+
+
+@pytest.mark.parametrize(("line", "code"), [("bad_tile", Status.BAD_TILE), ("read_error", Status.READ_ERROR),
+                                            ("write_error", Status.WRITE_ERROR)])
+@pytest.mark.parametrize("when", [4, 12, 30])
+def test_errors_end_the_run(line, code, when):
+    """In fetch, in dispatch and in a wait: abort until the masters are quiet, then done and clear."""
+    bench = Bench(SPECS[128], [Descriptor(opcode=Opcode.LOAD, length=1),
+                               Descriptor(opcode=Opcode.LOAD, length=1), END])
+
+    async def testbench(ctx):
+        await bench.begin(ctx)
+        ctx.set(bench.dut.load_idle, 0)
+        for _ in range(when):
+            await bench.step(ctx)
+        ctx.set(bench.dut.quiet, 0)
+        ctx.set(getattr(bench.dut, line), 1)
+        await bench.step(ctx)
+        ctx.set(getattr(bench.dut, line), 0)
+        for _ in range(20):
+            assert ctx.get(bench.dut.abort)
+            assert not ctx.get(bench.dut.done)
+            await bench.step(ctx)
+        ctx.set(bench.dut.quiet, 1)
+        assert await bench.run(ctx) == code
+        await bench.step(ctx)
+        assert not ctx.get(bench.dut.running)
+
+    simulate(bench.dut, testbench, background=[bench.feed])
+
+
+def test_watchdog():
+    """2**watchdog_bits cycles without progress; any progress begins the count anew."""
+    bench = Bench(SPECS[128], [Descriptor(opcode=Opcode.LOAD, length=1), END])
+    limit = 1 << SPECS[128].watchdog_bits
+
+    async def testbench(ctx):
+        await bench.begin(ctx)
+        ctx.set(bench.dut.load_idle, 0)
+        for _ in range(5):
+            ctx.set(bench.dut.progress, 1)
+            await bench.step(ctx)
+            ctx.set(bench.dut.progress, 0)
+            for _ in range(limit - 3):
+                await bench.step(ctx)
+            assert ctx.get(bench.dut.status) == Status.RUNNING
+        bench.cycle = 0
+        assert await bench.run(ctx, limit=10) == Status.WATCHDOG
+
+    simulate(bench.dut, testbench, background=[bench.feed])
+
+
+def test_watchdog_when_the_bus_does_not_settle():
+    bench = Bench(SPECS[128], [END])
+
+    async def testbench(ctx):
+        await bench.begin(ctx)
+        ctx.set(bench.dut.quiet, 0)
+        assert await bench.run(ctx) == Status.WATCHDOG
+
+    simulate(bench.dut, testbench, background=[bench.feed])
+    assert 1 << SPECS[128].watchdog_bits < bench.cycle < 2 << SPECS[128].watchdog_bits
+
+
+def test_start_is_taken_once_and_only_when_idle():
+    bench = Bench(SPECS[128], [END])
+
+    async def testbench(ctx):
+        dut = bench.dut
+        await bench.begin(ctx)
+        ctx.set(dut.start, 1)
+        while not ctx.get(dut.done):
+            assert not ctx.get(dut.taken)
+            await bench.step(ctx)
+        cycles = 0
+        while not ctx.get(dut.taken):
+            await bench.step(ctx)
+            cycles += 1
+        assert cycles == 3  # done, clear, settle: the core is out of reset again
+        await bench.step(ctx)
+        assert ctx.get(dut.launch)
+
+    simulate(bench.dut, testbench, background=[bench.feed])

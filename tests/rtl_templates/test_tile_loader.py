@@ -1,0 +1,150 @@
+"""Tile loader and banks: what a packet holds comes out of the memories; no packet overtakes a free bank."""
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+
+from rtl_templates.array_spec import PoolStorage
+from rtl_templates.tile_banks import BANKS, SLOTS, TileBanks
+from rtl_templates.tile_loader import TileLoader
+from tests.rtl_templates.accelerator_reference import random_tile, small_spec
+from tests.rtl_templates.stream_bench import always, pattern, send, simulate
+
+
+class LoaderWithBanks(wiring.Component):
+    """The two components, wired as in the accelerator."""
+
+    def __init__(self, spec):
+        super().__init__({})
+        self.loader, self.banks = TileLoader(spec), TileBanks(spec)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.loader, m.submodules.banks = self.loader, self.banks
+        m.d.comb += self.banks.write.eq(self.loader.write)
+        return m
+
+
+def beats_of(spec, tile):
+    raw = tile.pack(spec).tobytes()
+    size = spec.bus_bits // 8
+    return [int.from_bytes(raw[i:i + size], "little") for i in range(0, len(raw), size)]
+
+
+async def read(ctx, banks, section, bank, index):
+    """One record of a section, as a whole number."""
+    names = {"constants": ("constants_slot", "constants_row"), "index": ("index_bank", "index_kstep"),
+             "weights": ("weights_bank", "weights_kstep")}[section]
+    ctx.set(getattr(banks, names[0]), bank)
+    ctx.set(getattr(banks, names[1]), index)
+    await ctx.tick()
+    await ctx.tick()
+    value = getattr(banks, section)
+    return ctx.get(value.as_value() if section == "index" else value)
+
+
+async def check_tile(ctx, banks, spec, tile, bank, slot):
+    assignment = spec.array.assignment
+    for row in range(4 * tile.words):
+        packed = await read(ctx, banks, "constants", slot, row)
+        assert packed & 0xFFFFFFFF == int(tile.bias[row]) & 0xFFFFFFFF
+        assert packed >> 32 & 0xFFFF == tile.multiplier[row]
+        assert packed >> 48 == tile.shift[row]
+    for k in range(tile.ksteps):
+        index = await read(ctx, banks, "index", bank, k)
+        assert index & (1 << spec.column_bits) - 1 == tile.columns[k]
+        index >>= spec.column_bits
+        if spec.tiles.has_dense_bit:
+            assert index & 1 == tile.dense[k]
+            index >>= 1
+        for unit in range(spec.array.units):
+            assert index >> unit * spec.tiles.control_bits & (1 << spec.tiles.control_bits) - 1 == (
+                tile.controls[k, unit])
+        weights = await read(ctx, banks, "weights", bank, k)
+        raw = weights.to_bytes(spec.array.units * assignment.multipliers, "little")
+        assert np.frombuffer(raw, np.int8).tolist() == tile.weights[k].ravel().tolist()
+
+
+@pytest.mark.parametrize("sizes", [
+    {}, {"bus_bits": 32}, {"bus_bits": 128, "units": 4, "lanes": 4}, {"storage": PoolStorage.STREAM},
+    {"storage": PoolStorage.STREAM, "bus_bits": 32, "units": 3},
+    {"slots": 1, "bus_bits": 32, "tile_ksteps": 1}],
+    ids=lambda sizes: "-".join(f"{name}{value}" for name, value in sizes.items()) or "64 bits")
+@pytest.mark.parametrize("share", [1, 0.5])
+def test_tiles_reach_the_banks(sizes, share):
+    rng = np.random.default_rng(1)
+    spec = small_spec(**sizes)
+    tiles = [random_tile(rng, spec, int(rng.integers(1, spec.tile_ksteps + 1)),
+                         int(rng.integers(1, spec.array.units + 1))) for _ in range(6)]
+    dut = LoaderWithBanks(spec)
+    loader = dut.loader
+
+    async def feed(ctx):
+        beats = [beat for tile in tiles for beat in beats_of(spec, tile)]
+        await send(ctx, loader.i, beats, always if share == 1 else pattern(rng, share))
+
+    async def consume(ctx):
+        for number, tile in enumerate(tiles):
+            while not ctx.get(loader.tile.valid):
+                await ctx.tick()
+            assert ctx.get(loader.tile.p.bank) == number % BANKS
+            assert ctx.get(loader.tile.p.slot) == number % SLOTS
+            assert ctx.get(loader.tile.p.words) == tile.words
+            assert ctx.get(loader.tile.p.last_kstep) == tile.ksteps - 1
+            ctx.set(loader.tile.ready, 1)
+            await ctx.tick()
+            ctx.set(loader.tile.ready, 0)
+            await check_tile(ctx, dut.banks, spec, tile, number % BANKS, number % SLOTS)
+            ctx.set(loader.release, 1)
+            ctx.set(loader.drained, 1)
+            await ctx.tick()
+            ctx.set(loader.release, 0)
+            ctx.set(loader.drained, 0)
+
+    simulate(dut, feed, consume)
+
+
+def test_waits_for_a_bank_and_for_a_slot():
+    """Two packets go in at one beat a cycle; the third begins in the cycle after the release."""
+    rng = np.random.default_rng(2)
+    spec = small_spec()
+    tiles = [random_tile(rng, spec, 4, 2) for _ in range(6)]
+    beats = [beat for tile in tiles for beat in beats_of(spec, tile)]
+    size = spec.tiles.beats(4)
+    dut = TileLoader(spec)
+    taken, offered = [], []
+
+    async def testbench(ctx):
+        ctx.set(dut.tile.ready, 1)
+        ctx.set(dut.i.valid, 1)
+        for cycle in range(340):
+            ctx.set(dut.i.payload, beats[len(taken)])
+            ctx.set(dut.release, cycle in (100, 200, 201))
+            ctx.set(dut.drained, cycle == 300)
+            _, _, ready, valid = await ctx.tick().sample(dut.i.ready, dut.tile.valid)
+            if ready:
+                taken.append(cycle)
+            if valid:
+                offered.append(cycle)
+
+    simulate(dut, testbench)
+    starts = [0, size, 101, 201, 301]
+    assert taken == [start + beat for start in starts for beat in range(size)]
+    assert offered == [start + size - 1 + dut.LOADED for start in starts]
+
+
+@pytest.mark.parametrize("header", [0x0002_0000 | 0xA5 << 24, 25 | 2 << 16 | 0xA5 << 24, 5 | 0xA5 << 24,
+                                    5 | 3 << 16 | 0xA5 << 24, 5 | 2 << 16 | 0xA4 << 24, 0, 0xFFFFFFFF])
+def test_bad_headers(header):
+    dut = TileLoader(small_spec())
+
+    async def testbench(ctx):
+        ctx.set(dut.i.valid, 1)
+        ctx.set(dut.i.payload, header)
+        for _ in range(3):
+            await ctx.tick()
+        assert ctx.get(dut.error)
+        assert not ctx.get(dut.i.ready)
+
+    simulate(dut, testbench)
