@@ -7,7 +7,8 @@ sections, each padded to whole beats of the bus:
 2. index, one record a K-step: column in the low ``column_bits``, one dense bit (absent if control
    words come with the stream), then R control fields;
 3. weights, R x 4n bytes a K-step: byte ``unit * 4n + slot``;
-4. row constants, 64 bits a row, 4R rows: bias in bits 31:0, multiplier in 47:32, shift in 53:48.
+4. row constants, 64 bits a row, 4R rows: bias in bits 31:0, multiplier in 47:32, shift in 53:48, outlier
+   in 54 (the row uses the second GELU table).
 
 A K-step multiplies one activation word, ``column``, with one 4x4 block of each of the R block units.
 Constants come last, because those of attention tiles that are made on chip follow from their weights.
@@ -29,6 +30,7 @@ LOCAL_MARKER = 0xA7
 HEADER_KSTEPS_BITS = 16
 HEADER_COUNT_BITS = 16
 CONSTANT_BITS = 64
+OUTLIER_BIT = 54
 
 
 class Table(IntEnum):
@@ -117,7 +119,8 @@ class TileFormat:
         """Beats of the whole packet."""
         return 1 + self.constant_beats + self.index_beats(ksteps) + self.weight_beats(ksteps)
 
-    def pack(self, *, words, columns, dense, controls, weights, bias, multiplier, shift):
+    def pack(self, *, words, columns, dense, controls, weights, bias, multiplier, shift,
+             outlier=None):
         """Bytes of one packet.
 
         Parameters
@@ -134,6 +137,8 @@ class TileFormat:
             Weights in slot order.
         bias, multiplier, shift : int arrays, shape (4R,)
             Row constants; rows that are not written are 0 (shift 1).
+        outlier : bool array, shape (4R,), optional
+            Rows of outlier channels; none unless given.
 
         Returns
         -------
@@ -151,6 +156,8 @@ class TileFormat:
         constants = (bias.astype(np.int64).astype(np.uint64) & np.uint64(0xFFFFFFFF)
                      | multiplier.astype(np.uint64) << np.uint64(32)
                      | shift.astype(np.uint64) << np.uint64(48)).astype("<u8")
+        if outlier is not None:
+            constants |= outlier.astype("<u8") << np.uint64(OUTLIER_BIT)
         index = pack_bitfields([(columns, self.column_bits)]
                                + [(dense, 1)] * self.has_dense_bit
                                + [(controls[:, u], self.control_bits) for u in range(self.units)],
