@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from source_testing import dense_fields, geometry, run_source, tile_rows
 
 from rtl_templates.array_spec import PoolStorage
 from rtl_templates.key_source import KeySource, KeySourceSpec
 from rtl_templates.word_format import pack_words
+from tests.rtl_templates.source_testing import dense_fields, geometry, run_source, tile_rows
 
 
 def command_of(spec, tokens, channels, valid_length, words, rng):
