@@ -22,31 +22,31 @@ def geometry(*, lanes, units, bus_bits, slots=2, column_bits=6, masks=BALANCED, 
     return {"array": array, "tiles": tiles}
 
 
-def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, lead=None):
-    """Bytes and cycles of each command.
+def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0):
+    """Bytes of each command, and when they were taken.
 
     Parameters
     ----------
     unit : component with ``command``, ``busy``, ``read``, ``read_data``, ``o``, perhaps ``table``
     words : uint8 array, shape (depth, bytes of a word)
         The buffer.
-    commands : list of (dict, beats)
-        A command, and how many beats to wait for.
+    commands : list of (dict, tiles, beats)
+        A command, its tiles, and the beats of each.
     tables : list of (bank, values)
         Written before the first command.
     stall : float
         Share of the cycles in which no beat is taken.
-    lead : function(beat number within the command) -> bool, optional
-        Beats that are headers, before which the consumer waits 9 cycles.
+    hold : int
+        Cycles for which each header has to wait.
 
     Returns
     -------
-    list of uint8 array, list of int
-        Cycles from a command's being taken to its last beat's.
+    list of uint8 array, list of int array of shape (tiles, beats)
+        Cycles from a command's being taken to each beat's.
     """
     rng = np.random.default_rng(seed)
     width = len(unit.o.payload) // 8
-    latency, results, lengths = unit.spec.read_latency, [], []
+    latency, results, times = unit.spec.read_latency, [], []
 
     async def testbench(ctx):
         for bank, values in tables:
@@ -55,14 +55,14 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, lead=None
                 await ctx.tick()
             ctx.set(unit.table, {"enable": 0})
         pending, cycle = {}, 0
-        for fields, beats in commands:
+        for fields, tiles, beats in commands:
             ctx.set(unit.command.payload, fields)
             ctx.set(unit.command.valid, 1)
-            packet, began, offered, held = [], None, False, 0
-            while len(packet) < beats:
+            packet, taken, began, offered, held = [], [], None, False, 0
+            while len(packet) < tiles * beats:
                 ready = rng.random() >= stall
-                if lead is not None and lead(len(packet)) and held < 9:
-                    held, ready = held + 1, False
+                if len(packet) % beats == 0 and held < hold:
+                    held, ready = held + ctx.get(unit.o.valid), False
                 ctx.set(unit.o.ready, int(ready))
                 word = pending.pop(cycle, None)
                 word = rng.bytes(words.shape[1]) if word is None else word.tobytes()
@@ -78,6 +78,7 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, lead=None
                     began = cycle
                 if valid and ready:
                     packet.append(payload.to_bytes(width, "little"))
+                    taken.append(cycle)
                     held = 0
                 await ctx.tick()
                 if began == cycle:
@@ -86,7 +87,7 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, lead=None
                 cycle += 1
                 assert began is None or cycle - began < WATCHDOG
             results.append(np.frombuffer(b"".join(packet), np.uint8))
-            lengths.append(cycle - 1 - began)
+            times.append((np.array(taken) - began).reshape(tiles, beats))
             assert not ctx.get(unit.busy)
             assert not ctx.get(unit.o.valid)
 
@@ -94,7 +95,25 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, lead=None
     simulator.add_clock(1e-6)
     simulator.add_testbench(testbench)
     simulator.run()
-    return results, lengths
+    return results, times
+
+
+def check_packets(got, expected):
+    """Assert that the bytes of every command are as expected."""
+    for command, (packets, goal) in enumerate(zip(got, expected, strict=True)):
+        wrong = np.flatnonzero(packets != goal)
+        assert not len(wrong), (f"command {command}: bytes {wrong[:8].tolist()} of {len(goal)} differ: "
+                                f"{packets[wrong[:8]].tolist()}, not {goal[wrong[:8]].tolist()}")
+
+
+def check_times(times, prepare, load, hold):
+    """Assert when headers and last beats of one command were taken; ``prepare``, ``load`` in cycles."""
+    expected, last = [], 1  # the cycle after the command stands for the last beat of a packet before
+    for _ in times:
+        header = last + prepare + hold
+        last = header + load
+        expected.append((header, last))
+    assert [(tile[0], tile[-1]) for tile in times.tolist()] == expected
 
 
 def dense_weights(rows, spec):
