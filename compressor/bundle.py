@@ -23,6 +23,7 @@ from compressor.bundle_checks import (
     fail,
 )
 from compressor.bundle_file import read_container, tensor_to_array, write_container
+from compressor.intops.encoder import IntegerEncoder
 from compressor.layer_weights import (
     NM_KEEP,
     ROLES,
@@ -68,6 +69,18 @@ class Bundle:
     host: dict = field(default_factory=lambda: {"state_dict": {}, "tokenizer": {}})
     recipe: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
+
+    @cached_property
+    def encoder(self):
+        """Golden model of the whole encoder, :class:`compressor.intops.encoder.IntegerEncoder`.
+
+        Raises
+        ------
+        ValueError
+            If the bundle has no operators, or one is out of range.
+        """
+        return IntegerEncoder.from_parts({name: layer.linear for name, layer in self.layers.items()},
+                                         self.operators)
 
     @cached_property
     def weights(self):

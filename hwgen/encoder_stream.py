@@ -1,0 +1,104 @@
+"""The weight stream of a whole encoder: tables, tiles, and headers of tiles that are made on chip.
+
+A layer begins with its tables, in the bank of its parity: when the loader reaches them, the layer
+before last, which used that bank, is finished. Between the tiles of v and of o lies the header of
+the attention's tiles.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressor.intops.encoder import LINEAR_PATHS
+from hwgen.encoder_program import attention_tiles
+from hwgen.memory_image import layer_packets
+from rtl_templates.gelu_table import GeluTableSpec
+from rtl_templates.layernorm_spec import HEADER_RECORDS, RECORD_BITS, LayerNormSpec
+from rtl_templates.tile_format import Table
+
+GELU_BYTES, EXP_BYTES = 512, 256
+
+
+@dataclass(frozen=True)
+class StreamTile:
+    """A tile in the stream: output words and K-steps."""
+
+    words: int
+    ksteps: int
+
+
+@dataclass(frozen=True)
+class StreamTable:
+    """A table in the stream: beats of its payload."""
+
+    beats: int
+
+
+@dataclass(frozen=True)
+class StreamLocal:
+    """A header in the stream: so many tiles come from the on-chip sources."""
+
+    tiles: int
+
+
+def stream_items(plan, tokens=None):
+    """What the stream holds, in order: list of StreamTile, StreamTable, StreamLocal."""
+    spec, items = plan.spec, []
+    tokens = plan.tokens if tokens is None else tokens
+    for attention in plan.attention:
+        norm_bytes = (HEADER_RECORDS + plan.layers[0].inner) * RECORD_BITS // 8
+        items += [StreamTable(-(-size * 8 // spec.bus_bits))
+                  for size in (GELU_BYTES, EXP_BYTES, norm_bytes, norm_bytes)]
+        for role, path in LINEAR_PATHS.items():
+            layer = plan.layer(f"{attention.name}.{path}")
+            items += [StreamTile(*tile) for tile in layer.tiles(spec.array.units)]
+            if role == "v":
+                items.append(StreamLocal(2 * attention.heads * attention_tiles(spec, tokens)))
+    return items
+
+
+def stream_beats(plan, items):
+    """Bus beats of the items."""
+    return sum(1 + item.beats if isinstance(item, StreamTable) else
+               1 if isinstance(item, StreamLocal) else plan.spec.tiles.beats(item.ksteps) for item in items)
+
+
+def encoder_packets(bundle, plan, tokens=None):
+    """Yield (name, packet) for the whole stream, in order; packets are uint8 arrays.
+
+    Names are those of linear layers, and "<encoder layer>: tables" and ": attention".
+
+    Parameters
+    ----------
+    bundle : compressor.bundle.Bundle
+        With operators.
+    plan : hwgen.plan.Plan
+    tokens : int, optional
+        Sequence length of the program; ``plan.tokens`` unless given.
+    """
+    spec = plan.spec
+    tokens = plan.tokens if tokens is None else tokens
+    for index, attention in enumerate(plan.attention):
+        golden = bundle.encoder.layers[index]
+        for packet in _tables(golden, spec, index & 1):
+            yield f"{attention.name}: tables", packet
+        for role, path in LINEAR_PATHS.items():
+            name = f"{attention.name}.{path}"
+            outliers = golden.gelu.outliers if role == "ffn1" else None
+            for packet in layer_packets(bundle.layers[name], spec.array, spec.tiles, outliers=outliers):
+                yield name, packet
+            if role == "v":
+                tiles = 2 * attention.heads * attention_tiles(spec, tokens)
+                yield f"{attention.name}: attention", spec.tiles.pack_local(tiles)
+
+
+def _tables(golden, spec, bank):
+    lanes = spec.array.lanes
+    norm = LayerNormSpec(lanes=lanes, columns=spec.encoder.columns, address_bits=32,
+                         channels=spec.encoder.norm_channels)
+    payloads = {Table.GELU: GeluTableSpec(lanes=lanes).table(golden.gelu),
+                Table.EXP: golden.attention.softmax.table.astype(np.uint8),
+                Table.ATTENTION_NORM: norm.table(golden.attention_norm),
+                Table.OUTPUT_NORM: norm.table(golden.output_norm)}
+    return [spec.tiles.pack_table(table=table, bank=bank, payload=payload)
+            for table, payload in payloads.items()]
