@@ -206,6 +206,8 @@ class AcceleratorSpec:
             if getattr(self, name) < 1:
                 raise ValueError(f"AcceleratorSpec.{name} must be at least 1, "
                                  f"not {getattr(self, name)}")
+        if self.encoder is not None and self.bus_bits < 64:
+            raise ValueError(f"an encoder needs a bus of at least 64 bits, not {self.bus_bits}")
         _ = self.tiles
 
     @property

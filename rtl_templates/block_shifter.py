@@ -30,8 +30,6 @@ class BlockShifter(wiring.Component):
     order : :py:`In(range(len(orders)))`
         Read with the last word.
     beat_valid : :py:`Out(1)`
-    first : :py:`Out(1)`
-        First beat of a column.
     beat_order : :py:`Out(range(len(orders)))`
     beat : :py:`Out(bus_bits)`
     """
@@ -41,7 +39,7 @@ class BlockShifter(wiring.Component):
         self.orders = orders
         order = range(len(orders))
         super().__init__({"valid": In(1), "last": In(1), "rows": In(spec.rows_layout()), "order": In(order),
-                          "beat_valid": Out(1), "first": Out(1), "beat_order": Out(order),
+                          "beat_valid": Out(1), "beat_order": Out(order),
                           "beat": Out(spec.tiles.bus_bits)})
 
     def elaborate(self, platform):
@@ -62,7 +60,6 @@ class BlockShifter(wiring.Component):
         loading = Signal()
         m.d.comb += [loading.eq(self.valid & self.last), self.beat_valid.eq(left != 0),
                      self.beat.eq(shifting[:bus_bits])]
-        m.d.sync += self.first.eq(loading)
         with m.If(loading):
             m.d.sync += self.beat_order.eq(self.order)
             with m.Switch(self.order):

@@ -29,6 +29,8 @@ class BurstGenerator(wiring.Component):
         Whether another full burst may be asked for.
     abort : :py:`In(1)`
         Forget what has not been offered yet; a burst already offered stays, as AXI asks.
+    exhausted : :py:`Out(1)`
+        No burst is left.
     o : :py:`Out(stream.Signature(burst_layout))`
     """
 
@@ -38,7 +40,8 @@ class BurstGenerator(wiring.Component):
     def __init__(self, bus_bits):
         self.bus_bits = bus_bits
         super().__init__({"start": In(1), "address": In(ADDRESS_BITS), "beats": In(BEATS_BITS),
-                          "enable": In(1), "abort": In(1), "o": Out(stream.Signature(burst_layout))})
+                          "enable": In(1), "abort": In(1), "exhausted": Out(1),
+                          "o": Out(stream.Signature(burst_layout))})
 
     def elaborate(self, platform):
         m = Module()
@@ -50,7 +53,8 @@ class BurstGenerator(wiring.Component):
         left = Signal(BEATS_BITS)
         room = Signal(place_bits + 1)
         beats = Signal(place_bits + 1)
-        m.d.comb += [room.eq(full - place), beats.eq(Mux(left < room, left, room))]
+        m.d.comb += [room.eq(full - place), self.exhausted.eq(~left.any() & ~self.o.valid),
+                     beats.eq(Mux(left < room, left, room))]
 
         with m.If(~self.o.valid & self.enable & left.any()):
             m.d.sync += [self.o.valid.eq(1), self.o.p.length.eq(beats - 1),
