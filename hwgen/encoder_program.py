@@ -206,7 +206,7 @@ class _Builder:
         self._add(f"{name}, scores", Opcode.MATMUL, groups=self.groups, tiles=self.tiles,
                   source=at.q + offset, source_stride=stride, length=key_columns,
                   destination=at.scores | SIDE_BANK, destination_stride=at.key_words)
-        self._add(f"{name}, softmax", Opcode.SOFTMAX, groups=self.groups, length=at.key_words,
+        self._add(f"{name}, softmax", Opcode.SOFTMAX, groups=self.groups, length=-(-self.tokens // SIZE),
                   source=at.scores | SIDE_BANK, source_stride=at.key_words,
                   offset=attention.context_numerator | attention.context_exponent << 32,
                   flags=bank * Flag.TABLE_BANK | attention.map_pruning * Flag.MAP_PRUNING)
