@@ -1,8 +1,8 @@
 """The weight stream of a whole encoder: tables, tiles, and headers of tiles that are made on chip.
 
-A layer begins with its tables, in the bank of its parity: when the loader reaches them, the layer
-before last, which used that bank, is finished. Between the tiles of v and of o lies the header of
-the attention's tiles.
+Between the tiles of v and of o lie a layer's tables and the header of the attention's tiles. When the
+loader reaches them, the layer before, which used the tables before, is finished: three tiles were loaded
+since, so the first of them has been computed.
 """
 
 from dataclasses import dataclass
@@ -47,12 +47,12 @@ def stream_items(plan, tokens=None):
     tokens = plan.tokens if tokens is None else tokens
     for attention in plan.attention:
         norm_bytes = (HEADER_RECORDS + plan.layers[0].inner) * RECORD_BITS // 8
-        items += [StreamTable(-(-size * 8 // spec.bus_bits))
-                  for size in (GELU_BYTES, EXP_BYTES, norm_bytes, norm_bytes)]
         for role, path in LINEAR_PATHS.items():
             layer = plan.layer(f"{attention.name}.{path}")
             items += [StreamTile(*tile) for tile in layer.tiles(spec.array.units)]
             if role == "v":
+                items += [StreamTable(-(-size * 8 // spec.bus_bits))
+                          for size in (GELU_BYTES, EXP_BYTES, norm_bytes, norm_bytes)]
                 items.append(StreamLocal(2 * attention.heads * attention_tiles(spec, tokens)))
     return items
 
@@ -80,14 +80,14 @@ def encoder_packets(bundle, plan, tokens=None):
     tokens = plan.tokens if tokens is None else tokens
     for index, attention in enumerate(plan.attention):
         golden = bundle.encoder.layers[index]
-        for packet in _tables(golden, spec, index & 1):
-            yield f"{attention.name}: tables", packet
         for role, path in LINEAR_PATHS.items():
             name = f"{attention.name}.{path}"
             outliers = golden.gelu.outliers if role == "ffn1" else None
             for packet in layer_packets(bundle.layers[name], spec.array, spec.tiles, outliers=outliers):
                 yield name, packet
             if role == "v":
+                for packet in _tables(golden, spec, index & 1):
+                    yield f"{attention.name}: tables", packet
                 tiles = 2 * attention.heads * attention_tiles(spec, tokens)
                 yield f"{attention.name}: attention", spec.tiles.pack_local(tiles)
 

@@ -19,7 +19,7 @@ from rtl_templates.softmax_source_spec import SoftmaxSourceSpec
 from rtl_templates.tile_format import Table
 from rtl_templates.tile_loader import table_write_layout
 from rtl_templates.transposer import Transposer, TransposerSpec
-from rtl_templates.word_format import CHANNELS
+from rtl_templates.word_format import CHANNELS, token_groups
 
 LENGTH_BITS = 16
 """Width of a valid length."""
@@ -48,9 +48,9 @@ class EncoderUnitSpecs:
     @property
     def softmax(self):
         """Softmax source."""
-        encoder = self.spec.encoder
+        encoder, lanes = self.spec.encoder, self.spec.array.lanes
         return SoftmaxSourceSpec(array=self.spec.array, tiles=self.spec.tiles,
-                                 columns=-(-encoder.tokens // CHANNELS), map_entries=encoder.map_entries,
+                                 columns=token_groups(encoder.tokens, lanes) * lanes // CHANNELS, map_entries=encoder.map_entries,
                                  map_power=encoder.map_power, **self._common())
 
     @property
