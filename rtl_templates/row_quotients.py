@@ -14,6 +14,8 @@ from rtl_templates.slot_assignment import SIZE
 class RowQuotients(wiring.Component):
     """Bit-exact with :func:`compressor.intops.reciprocal.normalized_quotient` of the sums.
 
+    That is, of sums of 0 and of 16 and more; a softmax row's largest weight is 127, if it has one.
+
     Beats hold n weights of each of some rows; the rows go round, so that a K-step brings each to the front
     once. Sums are shifted left, 4 bits at a time and then single ones, until their top bit is set.
 
@@ -34,7 +36,7 @@ class RowQuotients(wiring.Component):
         Bit lengths of the sums, 0 to 16.
     """
 
-    STEPS = (4, 4, 4, 1, 1, 1)
+    STEPS = (4, 4, 1, 1, 1)
     CYCLES = 1 + 1 + len(STEPS) + RecurrenceSpec(lanes=1).cycles + 1
     """Cycles from the last beat to the one after ``done``, if ``start`` comes right after the beat."""
 

@@ -1,6 +1,7 @@
 """Drives a packet source in Amaranth's simulator: commands in, beats out, with a model of its buffer."""
 
 import numpy as np
+from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 
 from rtl_templates.array_spec import ArraySpec
@@ -22,7 +23,7 @@ def geometry(*, lanes, units, bus_bits, slots=2, column_bits=6, masks=BALANCED, 
     return {"array": array, "tiles": tiles}
 
 
-def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0):
+def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0, reset_at=None):
     """Bytes of each command, and when they were taken.
 
     Parameters
@@ -38,6 +39,8 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0):
         Share of the cycles in which no beat is taken.
     hold : int
         Cycles for which each header has to wait.
+    reset_at : int
+        Cycles after the first command at which it is dropped by a reset; then it is given again.
 
     Returns
     -------
@@ -47,6 +50,7 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0):
     rng = np.random.default_rng(seed)
     width = len(unit.o.payload) // 8
     latency, results, times = unit.spec.read_latency, [], []
+    reset = Signal()
 
     async def testbench(ctx):
         for bank, values in tables:
@@ -54,7 +58,7 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0):
                 ctx.set(unit.table, {"enable": 1, "bank": bank, "address": address, "data": int(value)})
                 await ctx.tick()
             ctx.set(unit.table, {"enable": 0})
-        pending, cycle = {}, 0
+        pending, cycle, reset_after = {}, 0, reset_at
         for fields, tiles, beats in commands:
             ctx.set(unit.command.payload, fields)
             ctx.set(unit.command.valid, 1)
@@ -80,7 +84,13 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0):
                     packet.append(payload.to_bytes(width, "little"))
                     taken.append(cycle)
                     held = 0
+                ctx.set(reset, began is not None and cycle - began == reset_after)
                 await ctx.tick()
+                if ctx.get(reset):
+                    packet, taken, began, offered, held, reset_after = [], [], None, False, 0, None
+                    ctx.set(unit.command.payload, fields)
+                    ctx.set(unit.command.valid, 1)
+                    ctx.set(reset, 0)
                 if began == cycle:
                     ctx.set(unit.command.valid, 0)
                     ctx.set(unit.command.payload, {name: 0 for name in fields})
@@ -91,7 +101,7 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0):
             assert not ctx.get(unit.busy)
             assert not ctx.get(unit.o.valid)
 
-    simulator = Simulator(unit)
+    simulator = Simulator(ResetInserter(reset)(unit))
     simulator.add_clock(1e-6)
     simulator.add_testbench(testbench)
     simulator.run()

@@ -40,7 +40,7 @@ def command_of(spec, tokens, channels, valid_length, words, rng):
     return fields, packets, np.concatenate([words, area])
 
 
-def check(spec, shapes, seed=0, stall=0.0, hold=0):
+def check(spec, shapes, seed=0, stall=0.0, hold=0, reset_at=None):
     """Shapes are (tokens, channels, valid length); several commands, one after the other."""
     rng = np.random.default_rng(seed)
     words = np.zeros((0, 4 * spec.lanes), np.uint8)
@@ -49,7 +49,8 @@ def check(spec, shapes, seed=0, stall=0.0, hold=0):
         fields, packets, words = command_of(spec, *shape, words, rng)
         commands.append((fields, len(packets), len(packets[0]) * 8 // spec.tiles.bus_bits))
         expected.append(np.concatenate(packets))
-    got, times = run_source(KeySource(spec), words, commands, seed=seed, stall=stall, hold=hold)
+    got, times = run_source(KeySource(spec), words, commands, seed=seed, stall=stall, hold=hold,
+                            reset_at=reset_at)
     check_packets(got, expected)
     for (fields, *_), taken in zip(commands, times, strict=True):
         if not stall:
@@ -77,9 +78,14 @@ def test_longer_sequences():
 @pytest.mark.parametrize(("stall", "hold"), [(0.3, 0), (0.8, 9), (0.0, 5)])
 def test_beats_wait_for_the_consumer(stall, hold):
     """Random back-pressure loses no beat and changes none; a header that waits delays the rest as long."""
-    spec = KeySourceSpec(**geometry(lanes=4, units=2, bus_bits=64), columns=4, address_bits=10,
+    spec = KeySourceSpec(**geometry(lanes=4, units=2, bus_bits=64), columns=16, address_bits=10,
                          read_latency=3)
-    check(spec, [(20, 16, 19), (8, 4, 8)], seed=3, stall=stall, hold=hold)
+    check(spec, [(10, 64, 9), (8, 4, 8)], seed=3, stall=stall, hold=hold)
+
+
+def test_reset_in_the_middle_is_clean():
+    spec = KeySourceSpec(**geometry(lanes=4, units=2, bus_bits=64), columns=4, address_bits=10)
+    check(spec, [(10, 16, 9), (8, 4, 8)], reset_at=25)
 
 
 @pytest.mark.parametrize("change", [

@@ -20,7 +20,8 @@ from tests.rtl_templates.source_testing import (
     tile_rows,
 )
 
-TABLES = [exp_table(0.05), exp_table(0.3)]
+TABLES = [exp_table(0.002), exp_table(0.05)]
+"""The first does not fall to 0: what is masked must not count on it."""
 
 
 def padded(values, height, width):
@@ -63,7 +64,7 @@ def golden_packets(spec, scores, fields):
     return packets
 
 
-def check(spec, cases, seed=0, stall=0.0, hold=0):
+def check(spec, cases, seed=0, stall=0.0, hold=0, reset_at=None):
     """Cases are (tokens, valid length, pruning, scores or None); commands one after the other."""
     rng = np.random.default_rng(seed)
     words = np.zeros((0, 4 * spec.lanes), np.uint8)
@@ -87,7 +88,7 @@ def check(spec, cases, seed=0, stall=0.0, hold=0):
         expected.append(np.concatenate(packets))
         commands.append((fields, len(packets), len(packets[0]) * 8 // spec.tiles.bus_bits))
     got, times = run_source(SoftmaxSource(spec), words, commands, tables=list(enumerate(TABLES)), seed=seed,
-                            stall=stall, hold=hold)
+                            stall=stall, hold=hold, reset_at=reset_at)
     check_packets(got, expected)
     for (fields, *_), taken in zip(commands, times, strict=True):
         if not stall:
@@ -128,9 +129,17 @@ def test_packets_are_those_of_the_format(lanes, units, bus_bits, power):
 @pytest.mark.parametrize(("stall", "hold"), [(0.3, 0), (0.8, 9), (0.0, 5)])
 def test_beats_wait_for_the_consumer(stall, hold):
     """Random back-pressure loses no beat and changes none; a header that waits delays the rest as long."""
-    spec = SoftmaxSourceSpec(**geometry(lanes=4, units=2, bus_bits=64), columns=5, address_bits=10,
+    spec = SoftmaxSourceSpec(**geometry(lanes=4, units=2, bus_bits=64), columns=16, address_bits=10,
                              read_latency=3, map_entries=(0, 1, 2, 3, 4))
-    check(spec, [(20, 19, 0, None), (18, 18, 1, None)], seed=3, stall=stall, hold=hold)
+    check(spec, [(10, 9, 0, None), (18, 18, 1, None)], seed=3, stall=stall, hold=hold)
+
+
+@pytest.mark.parametrize("reset_at", [10, 35, 75])
+def test_reset_in_the_middle_is_clean(reset_at):
+    """In the first pass, in the weights, in the division."""
+    spec = SoftmaxSourceSpec(**geometry(lanes=4, units=2, bus_bits=64), columns=6, address_bits=10,
+                             map_entries=(0, 1, 2, 3, 4))
+    check(spec, [(18, 18, 1, None), (7, 7, 0, None)], reset_at=reset_at)
 
 
 ROWS_OF_ONE = np.array([[1, 0, 0, 0, 0, 1, 0, 0] * 2, [0, 0, 1, 0, 0, 0, 0, 1] * 2], np.uint8)
