@@ -8,8 +8,9 @@ multipliers x cycles.
 
 from dataclasses import asdict, dataclass
 
+from hwgen.encoder_cost import estimated_dispatches
+from hwgen.encoder_program import EncoderProgram, whole_program
 from hwgen.memory_image import block_parts
-from hwgen.program import linear_program
 from rtl_templates.program_format import DESCRIPTOR_BYTES
 from rtl_templates.slot_assignment import SIZE
 from rtl_templates.timing import predict
@@ -58,7 +59,9 @@ class LayerCost:
 class CostReport:
     """A program on a plan's accelerator; totals over everything from start to done.
 
-    ``program_bytes`` counts the descriptors; the other fields are as in :class:`LayerCost`.
+    ``program_bytes`` counts the descriptors; ``exact`` tells whether cycles are those of the simulation, or
+    estimated (whole encoders, whose attention and LayerNorm lie between the layers); the other fields are as
+    in :class:`LayerCost`, useful MACs are those of the linear layers.
     """
 
     tokens: int
@@ -73,6 +76,7 @@ class CostReport:
     input_bytes: int
     output_bytes: int
     program_bytes: int
+    exact: bool = True
 
     def to_dict(self):
         """Plain values."""
@@ -92,8 +96,11 @@ def predict_program(plan, program, memory=None):
 
 
 def program_cycles(plan):
-    """Cycles of the program that runs all layers of a plan on its longest sequence."""
-    return predict_program(plan, linear_program(plan)).cycles
+    """Cycles of the program that a build of the plan runs on its longest sequence; see CostReport.exact."""
+    program = whole_program(plan)
+    if plan.attention:
+        return estimated_dispatches(plan, program)[-1]
+    return predict_program(plan, program).cycles
 
 
 def cost_report(plan, program, memory=None):
@@ -110,10 +117,17 @@ def cost_report(plan, program, memory=None):
     -------
     CostReport
     """
-    prediction = predict_program(plan, program, memory)
+    exact = not isinstance(program, EncoderProgram)
+    if exact:
+        prediction = predict_program(plan, program, memory)
+        cycles, dispatches = prediction.cycles, prediction.dispatches
+        ends = [dispatches[program.matmuls[name]] for name in program.layers[1:]] + [cycles]
+    else:
+        dispatches = estimated_dispatches(plan, program)
+        cycles = dispatches[-1]
+        ends = [dispatches[program.matmuls[name] + 1] for name in program.layers]
     multipliers = plan.spec.array.multipliers
-    starts = [prediction.dispatches[program.matmuls[name]] for name in program.layers]
-    ends = [*starts[1:], prediction.cycles]
+    starts = [dispatches[program.matmuls[name]] for name in program.layers]
     layers = tuple(_layer_cost(plan, program, name, end - start)
                    for name, start, end in zip(program.layers, starts, ends, strict=True))
 
@@ -121,12 +135,12 @@ def cost_report(plan, program, memory=None):
         return sum(getattr(layer, field) for layer in layers)
 
     return CostReport(
-        tokens=program.tokens, multipliers=multipliers, layers=layers, cycles=prediction.cycles,
+        tokens=program.tokens, multipliers=multipliers, layers=layers, cycles=cycles, exact=exact,
         array_cycles=total("array_cycles"), dense_array_cycles=total("dense_array_cycles"),
         useful_macs=total("useful_macs"),
-        utilization=total("useful_macs") / (multipliers * prediction.cycles),
-        weight_bytes=total("weight_bytes"), input_bytes=total("input_bytes"),
-        output_bytes=total("output_bytes"), program_bytes=DESCRIPTOR_BYTES * len(program.descriptors))
+        utilization=total("useful_macs") / (multipliers * cycles),
+        weight_bytes=total("weight_bytes"), input_bytes=program.input_bytes,
+        output_bytes=program.output_bytes, program_bytes=DESCRIPTOR_BYTES * len(program.descriptors))
 
 
 def array_cycles(layer, units, groups):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from compressor.intops.encoder import LINEAR_PATHS
 from hwgen.hazards import with_waits
 from hwgen.plan import PlanError
-from hwgen.program import TENSOR_ALIGNMENT, Program, Tensor
+from hwgen.program import TENSOR_ALIGNMENT, Program, Tensor, linear_program
 from rtl_templates.program_format import SIDE_BANK, Descriptor, Flag, Opcode
 from rtl_templates.slot_assignment import SIZE
 from rtl_templates.word_format import token_groups
@@ -28,12 +28,17 @@ class EncoderProgram(Program):
     ----------
     side_words : int
         Words of the side bank that it uses.
-    steps : tuple of str
+    works_on : tuple of str
         What each descriptor works on: a layer's name, or "<encoder layer>: <what>".
     """
 
     side_words: int
-    steps: tuple[str, ...]
+    works_on: tuple[str, ...]
+
+    @property
+    def steps(self):
+        """``works_on``."""
+        return self.works_on
 
     @property
     def matmuls(self):
@@ -178,7 +183,7 @@ class _Builder:
         return EncoderProgram(descriptors=descriptors, layers=tuple(self.layers), inputs=(source,),
                               outputs=tuple(self.outputs), sources={}, tokens=self.tokens,
                               buffer_words=self.main_words, side_words=self.side_words,
-                              steps=(*self.steps, "end"))
+                              works_on=(*self.steps, "end"))
 
     @property
     def _bytes(self):
@@ -242,3 +247,8 @@ class _Builder:
     @property
     def _tensor_step(self):
         return -(-self._bytes // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
+
+
+def whole_program(plan, tokens=None):
+    """What a build runs: the whole encoder, or all linear layers if the accelerator has no more."""
+    return encoder_program(plan, tokens) if plan.attention else linear_program(plan, tokens=tokens)
