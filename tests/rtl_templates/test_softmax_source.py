@@ -131,7 +131,7 @@ def test_beats_wait_for_the_consumer(stall, hold):
     """Random back-pressure loses no beat and changes none; a header that waits delays the rest as long."""
     spec = SoftmaxSourceSpec(**geometry(lanes=4, units=2, bus_bits=64), columns=16, address_bits=10,
                              read_latency=3, map_entries=(0, 1, 2, 3, 4))
-    check(spec, [(10, 9, 0, None), (18, 18, 1, None)], seed=3, stall=stall, hold=hold)
+    check(spec, [(40, 9, 0, None), (18, 18, 1, None)], seed=3, stall=stall, hold=hold)
 
 
 @pytest.mark.parametrize("reset_at", [10, 35, 75])
