@@ -5,8 +5,6 @@ loader reaches them, the layer before, which used the tables before, is finished
 since, so the first of them has been computed.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from compressor.intops.encoder import LINEAR_PATHS
@@ -15,52 +13,31 @@ from hwgen.memory_image import layer_packets
 from rtl_templates.gelu_table import GeluTableSpec
 from rtl_templates.layernorm_spec import HEADER_RECORDS, RECORD_BITS, LayerNormSpec
 from rtl_templates.tile_format import Table
+from rtl_templates.timing import LocalPacket, TablePacket
 
 GELU_BYTES, EXP_BYTES = 512, 256
 
 
-@dataclass(frozen=True)
-class StreamTile:
-    """A tile in the stream: output words and K-steps."""
-
-    words: int
-    ksteps: int
-
-
-@dataclass(frozen=True)
-class StreamTable:
-    """A table in the stream: beats of its payload."""
-
-    beats: int
-
-
-@dataclass(frozen=True)
-class StreamLocal:
-    """A header in the stream: so many tiles come from the on-chip sources."""
-
-    tiles: int
-
-
 def stream_items(plan, tokens=None):
-    """What the stream holds, in order: list of StreamTile, StreamTable, StreamLocal."""
+    """What the stream holds, in order, as :func:`rtl_templates.timing.predict` takes it."""
     spec, items = plan.spec, []
     tokens = plan.tokens if tokens is None else tokens
     for attention in plan.attention:
         norm_bytes = (HEADER_RECORDS + plan.layers[0].inner) * RECORD_BITS // 8
         for role, path in LINEAR_PATHS.items():
             layer = plan.layer(f"{attention.name}.{path}")
-            items += [StreamTile(*tile) for tile in layer.tiles(spec.array.units)]
+            items += layer.tiles(spec.array.units)
             if role == "v":
-                items += [StreamTable(-(-size * 8 // spec.bus_bits))
-                          for size in (GELU_BYTES, EXP_BYTES, norm_bytes, norm_bytes)]
-                items.append(StreamLocal(2 * attention.heads * attention_tiles(spec, tokens)))
+                items += [TablePacket(table, -(-size * 8 // spec.bus_bits)) for table, size in zip(
+                    Table, (GELU_BYTES, EXP_BYTES, norm_bytes, norm_bytes), strict=True)]
+                items.append(LocalPacket(2 * attention.heads * attention_tiles(spec, tokens)))
     return items
 
 
 def stream_beats(plan, items):
     """Bus beats of the items."""
-    return sum(1 + item.beats if isinstance(item, StreamTable) else
-               1 if isinstance(item, StreamLocal) else plan.spec.tiles.beats(item.ksteps) for item in items)
+    return sum(1 + item.beats if isinstance(item, TablePacket) else
+               1 if isinstance(item, LocalPacket) else plan.spec.tiles.beats(item[1]) for item in items)
 
 
 def encoder_packets(bundle, plan, tokens=None):

@@ -50,8 +50,9 @@ class EncoderUnitSpecs:
         """Softmax source."""
         encoder, lanes = self.spec.encoder, self.spec.array.lanes
         return SoftmaxSourceSpec(array=self.spec.array, tiles=self.spec.tiles,
-                                 columns=token_groups(encoder.tokens, lanes) * lanes // CHANNELS, map_entries=encoder.map_entries,
-                                 map_power=encoder.map_power, **self._common())
+                                 columns=token_groups(encoder.tokens, lanes) * lanes // CHANNELS,
+                                 map_entries=encoder.map_entries, map_power=encoder.map_power,
+                                 **self._common())
 
     @property
     def transposer(self):
