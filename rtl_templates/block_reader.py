@@ -98,9 +98,9 @@ class BlockReader(wiring.Component):
         if not self.mask_columns:
             m.d.comb += counts.eq(-1)
             return counts
-        whole = self.valid_length >> 2
-        m.d.comb += counts.eq(Cat((column < whole) | ((column == whole) & (self.valid_length[:2] > channel))
-                                  for channel in range(SIZE)))
+        whole, rest = self.valid_length >> 2, self.valid_length[:2]
+        in_part = Cat(rest != 0, rest[1], rest == 3)  # the fourth counts in whole blocks only
+        m.d.comb += counts.eq((column < whole).replicate(SIZE) | Mux(column == whole, in_part, 0))
         return counts
 
 
