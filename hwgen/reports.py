@@ -31,7 +31,7 @@ def summary_lines(plan, cost):
     lines = [sizes_line(plan),
              f"{cost.cycles:,} cycles for {_what(plan, cost)} on {cost.tokens} tokens, "
              f"{100 * cost.utilization:.1f} % utilization "
-             f"({'exact with the nominal memory' if cost.exact else 'estimated'})",
+             "(exact with the nominal memory)",
              f"{cost.dense_array_cycles / cost.array_cycles:.2f} times fewer array cycles than the same "
              "layers dense",
              f"modelled: {resources_line(plan)}"]
@@ -45,7 +45,7 @@ def summary_lines(plan, cost):
 
 
 def _what(plan, cost):
-    if plan.attention and not cost.exact:
+    if cost.whole_encoder:
         return f"the whole encoder of {len(plan.attention)} layers"
     return f"{len(cost.layers)} linear layers"
 
@@ -77,11 +77,12 @@ def cost_markdown(plan, cost):
 
 
 def _cycles_text(cost):
-    if cost.exact:
-        return ["Cycles are exact for a memory that always accepts and answers after a fixed latency;",
-                "simulation measures the same number."]
-    return ["Cycles of whole encoders are estimated; simulation measures them. Those of a layer are its",
-            "product's; attention and LayerNorm lie between them and count in the total."]
+    lines = ["Cycles are exact for a memory that always accepts and answers after a fixed latency;",
+             "simulation measures the same number."]
+    if cost.whole_encoder:
+        lines += ["Those of a layer are its product's; attention and LayerNorm lie between them and count in",
+                  "the total."]
+    return lines
 
 
 def build_readme(plan, cost):

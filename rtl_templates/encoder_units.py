@@ -1,6 +1,7 @@
 """Units of encoder layers: keys and softmax as tiles, transposition, LayerNorm, and their ports."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from amaranth.hdl import Cat, Module, Mux
 from amaranth.lib import stream, wiring
@@ -39,13 +40,13 @@ class EncoderUnitSpecs:
     def _common(self):
         return {"address_bits": unit_address_bits(self.spec), "read_latency": ActivationBuffer.READ_LATENCY}
 
-    @property
+    @cached_property
     def keys(self):
         """Key source."""
         return KeySourceSpec(array=self.spec.array, tiles=self.spec.tiles,
                              columns=self.spec.encoder.key_columns, **self._common())
 
-    @property
+    @cached_property
     def softmax(self):
         """Softmax source."""
         encoder, lanes = self.spec.encoder, self.spec.array.lanes
@@ -54,18 +55,18 @@ class EncoderUnitSpecs:
                                  map_entries=encoder.map_entries, map_power=encoder.map_power,
                                  **self._common())
 
-    @property
+    @cached_property
     def transposer(self):
         """Transposer."""
         return TransposerSpec(lanes=self.spec.array.lanes, **self._common())
 
-    @property
+    @cached_property
     def norm(self):
         """LayerNorm: the two norms of a layer have one of its two tables each."""
         return LayerNormSpec(lanes=self.spec.array.lanes, columns=self.spec.encoder.columns,
                              channels=self.spec.encoder.norm_channels, **self._common())
 
-    @property
+    @cached_property
     def gelu(self):
         """GELU table."""
         return GeluTableSpec(lanes=self.spec.array.lanes)

@@ -214,8 +214,7 @@ class LocalPacket:
 class _Source:
     """The tiles that one KEYS or SOFTMAX makes: (words, ksteps), cycles to prepare and to load each."""
 
-    def __init__(self, spec, descriptor, dispatch, length):
-        specs = EncoderUnitSpecs(spec)
+    def __init__(self, specs, descriptor, dispatch, length):
         columns = descriptor.length
         if descriptor.opcode is Opcode.KEYS:
             unit = specs.keys
@@ -316,7 +315,7 @@ class _Units:
     """When the units of encoder layers are idle."""
 
     def __init__(self, spec, array):
-        self.spec, self.array = spec, array
+        self.array = array
         self.specs = None if spec.encoder is None else EncoderUnitSpecs(spec)
         self.idle_at, self.sources = {}, {}
 
@@ -334,7 +333,7 @@ class _Units:
         """Begin a descriptor's work."""
         opcode = descriptor.opcode
         if opcode in (Opcode.KEYS, Opcode.SOFTMAX):
-            source = _Source(self.spec, descriptor, time, length)
+            source = _Source(self.specs, descriptor, time, length)
             self.sources[Unit[opcode.name]] = source
             self.array.sources.append(source)
         else:
