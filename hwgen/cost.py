@@ -136,7 +136,8 @@ def cost_report(plan, program, memory=None):
         useful_macs=total("useful_macs"),
         utilization=total("useful_macs") / (multipliers * cycles),
         weight_bytes=total("weight_bytes"), input_bytes=sum(t.bytes for t in program.inputs),
-        output_bytes=sum(t.bytes for t in program.outputs), program_bytes=DESCRIPTOR_BYTES * len(program.descriptors))
+        output_bytes=sum(t.bytes for t in program.outputs),
+        program_bytes=DESCRIPTOR_BYTES * len(program.descriptors))
 
 
 def array_cycles(layer, units, groups):
