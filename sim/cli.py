@@ -15,7 +15,7 @@ from hwgen.packaging import BuildError
 from hwgen.plan import PlanError
 from hwgen.toolchain import ToolError
 from sim.harness import MemoryTiming, SimulationError
-from sim.results import problems
+from sim.results import encoder_problems, problems
 
 ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationError)
 
@@ -79,7 +79,7 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
     else:
         click.echo(encoder_text(result) if isinstance(result, EncoderResult) else result_text(result))
     if not result.passed:
-        for line in [result.first_mismatch] if isinstance(result, EncoderResult) else problems(result):
+        for line in encoder_problems(result) if isinstance(result, EncoderResult) else problems(result):
             click.echo(f"FAILED: {line}", err=True)
         sys.exit(1)
 
@@ -94,7 +94,7 @@ def encoder_text(result):
         lines.append(f"{result.padding_values:,} values of lanes past the last token were not compared")
     verdict = "passed" if result.passed else "FAILED"
     lines.append(f"{verdict}: {result.words:,} output words compared, {result.mismatches:,} mismatches; "
-                 f"{result.cycles:,} cycles, {result.estimated_cycles:,} estimated; "
+                 f"{result.cycles:,} cycles, {result.predicted_cycles:,} predicted; "
                  f"{result.sequences_per_second:.2f} sequences/s of simulation")
     return "\n".join(lines)
 

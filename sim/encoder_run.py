@@ -7,21 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from compressor.golden_model import GoldenModel
-from hwgen.encoder_cost import estimated_dispatches
 from hwgen.encoder_program import encoder_program
 from hwgen.encoder_stream import encoder_packets, stream_beats, stream_items
 from hwgen.memory_image import write_packets
 from hwgen.packaging import BuildError
 from hwgen.program import TENSOR_ALIGNMENT
 from rtl_templates.register_map import LENGTHS
+from rtl_templates.timing import predict
 from rtl_templates.word_format import pack_words, unpack_words
 from sim.harness import HarnessContext, MemoryTiming, RunRequest, SimulationError, build_harness, run_harness
-from sim.runner import SIM_DIRECTORY, STALLED_FACTOR, WATCHDOG_CYCLES
+from sim.runner import PREDICTED_COUNTERS, SIM_DIRECTORY, STALLED_FACTOR, WATCHDOG_CYCLES
 from sim.sentences import read_sentences
 from sim.vectors import compare_words
-
-ESTIMATE_FACTOR = 4
-"""A run is given up after this many times the estimated cycles."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,11 +32,18 @@ class EncoderOutput:
     hidden : int64 array, shape (sequences, tokens, hidden)
         Last hidden states.
     report : sim.harness.RunReport
+    predicted_cycles : int
+        With the nominal memory.
+    prediction_mismatches : int
+        Descriptors of the last sequence that were not dispatched in the predicted cycle, and counters that
+        differ from the prediction; meaningless under random waits.
     """
 
     words: dict
     hidden: np.ndarray
     report: object
+    predicted_cycles: int
+    prediction_mismatches: int
 
 
 class EncoderBench:
@@ -61,8 +65,8 @@ class EncoderBench:
         self.build, self.plan = build, build.plan
         self.timing, self.trace = timing or MemoryTiming(), trace
         self.program = encoder_program(self.plan, tokens, every_layer=every_layer)
-        self.estimated_cycles = estimated_dispatches(self.plan, self.program)[-1]
-        self.beats = stream_beats(self.plan, stream_items(self.plan, self.program.tokens))
+        self.items = stream_items(self.plan, self.program.tokens)
+        self.beats = stream_beats(self.plan, self.items)
         self._executable = build_harness(build.verilog, build.directory / SIM_DIRECTORY,
                                          context=HarnessContext(trace=trace is not None))
         self._scratch = tempfile.TemporaryDirectory(prefix="hwgen-encoder-")
@@ -73,6 +77,11 @@ class EncoderBench:
 
     def __exit__(self, *_):
         self._scratch.cleanup()
+
+    def predict(self, lengths):
+        """Exact cycles of a run of sequences with these valid lengths: rtl_templates.timing.Prediction."""
+        return predict(self.plan.spec, self.program.descriptors, self.items, self.timing.nominal,
+                       [int(length) for length in lengths])
 
     def run(self, x, lengths, *, progress=None):
         """Run sequences one after another, without the host between them.
@@ -102,13 +111,17 @@ class EncoderBench:
         memory = np.zeros((count, input_stride), np.uint8)
         for sequence, values in zip(memory, x, strict=True):
             sequence[:program.input_bytes] = pack_words(values, lanes).ravel()
-        factor = STALLED_FACTOR if self.timing.stalls else ESTIMATE_FACTOR
+        try:
+            prediction = self.predict(lengths)
+        except ValueError as error:  # a latency beyond what is predicted exactly
+            raise SimulationError(str(error)) from error
+        factor = STALLED_FACTOR if self.timing.stalls else 1
         request = RunRequest(
             program=program.pack(), weights=self._weights, input=memory.tobytes(),
             weights_beats=self.beats, output_bytes=count * output_stride, pool=self.build.pool,
             lengths=np.asarray(lengths, "<u4").tobytes(), sequences=count, input_stride=input_stride,
             output_stride=output_stride, timing=self.timing,
-            max_cycles=count * factor * self.estimated_cycles + 2 * WATCHDOG_CYCLES)
+            max_cycles=factor * prediction.cycles + 2 * WATCHDOG_CYCLES)
         extra, self.trace = {"trace": self.trace} if self.trace else {}, None
         report, output = run_harness(self._executable, request, progress=progress, **extra)
         if report.error:
@@ -119,7 +132,12 @@ class EncoderBench:
         last = program.outputs[-1]
         hidden = [unpack_words(np.ascontiguousarray(one).reshape(-1, last.channels // 4, 4 * lanes), lanes,
                                last.tokens) for one in words[last.name]]
-        return EncoderOutput(words=words, hidden=np.stack(hidden).astype(np.int64), report=report)
+        wrong = sum(got != expected for got, expected
+                    in zip(report.profile, prediction.dispatches, strict=True))
+        wrong += sum(report.counters[name] != getattr(prediction, one)
+                     for name, one in PREDICTED_COUNTERS.items())
+        return EncoderOutput(words=words, hidden=np.stack(hidden).astype(np.int64), report=report,
+                             predicted_cycles=prediction.cycles, prediction_mismatches=wrong)
 
     def compare(self, output, x, lengths):
         """Comparison of every output with the golden model: list of (layer, sim.vectors.Comparison)."""
@@ -173,8 +191,10 @@ class EncoderResult:
         Output words compared with the golden model, words with a wrong value, and values of lanes past the
         last token, which are not compared.
     first_mismatch : str or None
-    cycles, estimated_cycles : int
-        Simulated and estimated, of all sequences.
+    cycles, predicted_cycles : int
+        Of all sequences: simulated, and predicted with the nominal memory.
+    prediction_mismatches : int
+        Dispatches and counters that differ from the prediction; 0 under random waits, where none is made.
     saturations : int
     stalls : int
         Seed of random waits; 0 is the nominal memory.
@@ -190,7 +210,8 @@ class EncoderResult:
     padding_values: int
     first_mismatch: str | None
     cycles: int
-    estimated_cycles: int
+    predicted_cycles: int
+    prediction_mismatches: int
     saturations: int
     stalls: int
     wall_seconds: float
@@ -198,8 +219,9 @@ class EncoderResult:
 
     @property
     def passed(self):
-        """Every word equal to the golden model."""
-        return self.words > 0 and self.mismatches == 0
+        """Every word equal to the golden model; without random waits, every cycle as predicted."""
+        exact = self.cycles == self.predicted_cycles and not self.prediction_mismatches
+        return self.words > 0 and self.mismatches == 0 and (exact or self.stalls > 0)
 
     def to_dict(self):
         """Plain values, for JSON."""
@@ -225,26 +247,28 @@ def simulate_encoder(build, request, *, progress=None):
     """
     progress = progress or (lambda what, done, total: None)
     progress("compiling", 0, 0)
-    comparisons, cycles, saturations, wall = [], 0, 0, 0.0
+    comparisons, outputs = [], []
     with EncoderBench(build, tokens=request.tokens, every_layer=request.every_layer, timing=request.timing,
                       trace=request.trace) as bench:
         x, lengths = _inputs(build, request, bench.program.tokens)
         for start in range(0, len(x), request.sequences):
             part = slice(start, start + request.sequences)
-            total = len(x[part]) * bench.estimated_cycles
-            output = bench.run(x[part], lengths[part], progress=lambda done, start=start, total=total:
-                               progress(f"run {start + 1}", done, total))
-            comparisons += [one for _, one in bench.compare(output, x[part], lengths[part])]
-            cycles += output.report.counters["cycles"]
-            saturations += output.report.counters["saturations"]
-            wall += output.report.wall_seconds
+            total = bench.predict(lengths[part]).cycles
+            outputs.append(bench.run(x[part], lengths[part], progress=lambda done, start=start, total=total:
+                                     progress(f"run {start + 1}", done, total)))
+            comparisons += [one for _, one in bench.compare(outputs[-1], x[part], lengths[part])]
+    wall = sum(one.report.wall_seconds for one in outputs)
     first = next((one.first for one in comparisons if one.first), None)
     return EncoderResult(
         data=str(request.data), runs=len(x), tokens=bench.program.tokens,
         words=sum(one.words for one in comparisons), mismatches=sum(one.mismatches for one in comparisons),
         padding_values=sum(one.padding_values for one in comparisons),
-        first_mismatch=str(first) if first else None, cycles=cycles,
-        estimated_cycles=len(x) * bench.estimated_cycles, saturations=saturations,
+        first_mismatch=str(first) if first else None,
+        cycles=sum(one.report.counters["cycles"] for one in outputs),
+        predicted_cycles=sum(one.predicted_cycles for one in outputs),
+        prediction_mismatches=0 if request.timing.stalls else sum(one.prediction_mismatches
+                                                                  for one in outputs),
+        saturations=sum(one.report.counters["saturations"] for one in outputs),
         stalls=request.timing.stalls, wall_seconds=wall, sequences_per_second=len(x) / max(wall, 1e-9))
 
 
