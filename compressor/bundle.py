@@ -23,6 +23,8 @@ from compressor.bundle_checks import (
     fail,
 )
 from compressor.bundle_file import read_container, tensor_to_array, write_container
+from compressor.folding import Folding, folding_path
+from compressor.intops.encoder import IntegerEncoder
 from compressor.layer_weights import (
     NM_KEEP,
     ROLES,
@@ -31,6 +33,7 @@ from compressor.layer_weights import (
     pack_block_mask,
     unpack_block_mask,
 )
+from compressor.operator_checks import check_operators
 from compressor.pools import PatternPool, PoolError
 
 __all__ = ["Bundle", "BundleError", "LayerWeights", "check_bundle", "load_bundle", "save_bundle"]
@@ -53,7 +56,9 @@ class Bundle:
     layers : dict of str to LayerWeights
         Linear layers of the encoder by module path, in execution order.
     operators : dict
-        Constants of the integer operators that are not linear.
+        Constants of the integer operators that are not linear, what the linear layers absorbed for
+        them, and the scales at both ends (:attr:`compressor.encoder_quantization.QuantizedEncoder.operators`,
+        arrays as tensors); empty if linear layers alone are quantized.
     host : dict
         ``state_dict``: name to float32 tensor, every parameter that is not a linear layer of the
         encoder; ``tokenizer``: file name to text.
@@ -68,6 +73,23 @@ class Bundle:
     host: dict = field(default_factory=lambda: {"state_dict": {}, "tokenizer": {}})
     recipe: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
+
+    @cached_property
+    def encoder(self):
+        """Golden model of the whole encoder, :class:`compressor.intops.encoder.IntegerEncoder`.
+
+        Raises
+        ------
+        ValueError
+            If the bundle has no operators, or one is out of range.
+        """
+        return IntegerEncoder.from_parts({name: layer.linear for name, layer in self.layers.items()},
+                                         self.operators)
+
+    def folding(self, name):
+        """What a linear layer absorbed for the operators beside it: :class:`compressor.folding.Folding`."""
+        values = self.operators.get(folding_path(name))
+        return Folding.of(self.layers[name].weight.shape) if values is None else Folding.from_dict(values)
 
     @cached_property
     def weights(self):
@@ -89,7 +111,8 @@ def check_bundle(bundle):
         check_layer(layer, bundle.pool)
     check_encoder(bundle.layers, bundle.model["config"])
     _check_host(bundle.host)
-    for section in ("operators", "recipe", "metrics"):
+    check_operators(bundle.operators, bundle.layers, bundle.model["config"])
+    for section in ("recipe", "metrics"):
         if type(getattr(bundle, section)) is not dict:
             fail(section, f"is {type(getattr(bundle, section)).__name__}", "a dict is required")
 

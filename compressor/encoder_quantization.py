@@ -15,7 +15,7 @@ from compressor.activation_scales import (
     tensor_scale,
 )
 from compressor.encoder_calibration import observe_encoder
-from compressor.folding import Folding
+from compressor.folding import Folding, folding_path
 from compressor.intops import quantize_multiplier
 from compressor.intops.attention import IntegerAttention, context_constants
 from compressor.intops.encoder import LINEAR_PATHS, OPERATOR_PATHS, IntegerEncoder, layer_path
@@ -29,23 +29,12 @@ from compressor.intops.layernorm import (
     IntegerLayerNorm,
 )
 from compressor.intops.softmax import IntegerSoftmax, exp_table
+from compressor.operator_checks import SCALES_PATH
 from compressor.quantization import activation_scale
 from compressor.reload import encoder_of
 from compressor.structures import Dense
 
 SHIFT_MAX = (1 << SHIFT_BITS) - 1
-SCALES_PATH = "encoder"
-"""Key under which :attr:`QuantizedEncoder.operators` has the scales at both ends of the encoder."""
-
-
-def folding_path(name):
-    """Key of a linear layer's folding among the operators.
-
-    >>> folding_path("encoder.layer.0.output.dense")
-    'encoder.layer.0.output.dense.folding'
-    """
-    return f"{name}.folding"
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ActivationScales:

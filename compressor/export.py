@@ -1,21 +1,26 @@
 """From a trained model directory to a bundle: calibrate, quantize, gather the host's part, save."""
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from compressor.bundle import Bundle, save_bundle
-from compressor.calibration import DEFAULT_METHODS, calibrate
+from compressor.calibration import calibrate
+from compressor.encoder_quantization import quantize_encoder, to_tensors
 from compressor.fake_quantization import to_quantized_model
+from compressor.golden_model import GoldenModel
 from compressor.layer_weights import ROLES, layer_name
 from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, check_model, read_compression
 from compressor.pools import build_pool
 from compressor.quantization import quantize_layer
-from compressor.reload import encode, encoder_of, layer_parameter, to_model
+from compressor.reload import encode, encoder_of, layer_parameter
+from compressor.structures import StructureError
 from compressor.tasks import compute_metrics
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
@@ -23,7 +28,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 """Files of a model directory that rebuild its tokenizer; those that are there go into the bundle."""
 
 
-def export(model_dir, out, *, task, rows, validation=None, methods=DEFAULT_METHODS, note=None):
+def export(model_dir, out, *, task, rows, validation=None, methods=None, note=None):
     """Quantize the model that ``compress train`` left in a directory, and write its bundle.
 
     Parameters
@@ -38,7 +43,9 @@ def export(model_dir, out, *, task, rows, validation=None, methods=DEFAULT_METHO
     validation : list of dict, optional
         Rows on which the float and the fake-quantized model are compared; the results go into
         ``metrics["quantization"]``.
-    methods : compressor.calibration.Methods
+    methods : compressor.calibration.Methods, optional
+        Quantize the linear layers alone, with scales from these methods. Without them the whole encoder
+        is quantized: linear layers, softmax, GELU and LayerNorm.
     note : function of a str, optional
         Called with one line before each long step.
 
@@ -60,19 +67,25 @@ def export(model_dir, out, *, task, rows, validation=None, methods=DEFAULT_METHO
                             f"but task {task.name} has {', '.join(task.labels) or 'none'}")
     note(f"calibrating on {len(rows)} rows of {task.name}")
     batches = _batches(tokenizer, task, rows, info.max_tokens)
+    if methods:
+        layers, operators = quantize_layers(model, calibrate(model, batches, methods=methods),
+                                            info.structure_of), {}
+    else:
+        quantized = _quantize_encoder(model, batches, info, model_dir)
+        layers, operators = quantized.layers, to_tensors(quantized.operators)
     bundle = Bundle(
         model={"architecture": "bert", "config": _plain_config(model.config), "task": info.task,
                "labels": list(info.labels), "max_tokens": info.max_tokens},
         # A model without patterns carries the default pool: the format always has one.
         pool=info.pool or build_pool("reed_muller"),
-        layers=quantize_layers(model, calibrate(model, batches, methods=methods), info.structure_of),
+        layers=layers, operators=operators,
         host={"state_dict": _host_state(model), "tokenizer": _tokenizer_files(model_dir)},
         recipe=_read_plain(Path(model_dir) / RECIPE_FILE, yaml.safe_load),
         metrics={"training": _read_plain(Path(model_dir) / METRICS_FILE, json.loads),
-                 "calibration": {"rows": len(rows), **methods.to_plain()}})
+                 "calibration": {"rows": len(rows), **(methods.to_plain() if methods else {})}})
     if validation:
         note(f"comparing float and quantized model on {len(validation)} rows")
-        compared = compare_quantized(bundle, task, validation, tokenizer)
+        compared = compare_quantized(bundle, task, validation, tokenizer, model)
         bundle = replace(bundle, metrics={**bundle.metrics, "quantization": compared})
     save_bundle(bundle, out)
     return bundle
@@ -101,25 +114,44 @@ def quantize_layers(model, scales, structure_of):
     return layers
 
 
-def compare_quantized(bundle, task, rows, tokenizer):
-    """The task's metrics of the float and of the fake-quantized model of a bundle.
+def compare_quantized(bundle, task, rows, tokenizer, model):
+    """The task's metrics of the float model and of the quantized model of its bundle.
 
     Returns
     -------
     dict
-        ``rows``; ``float`` and ``quantized``: metrics by name; ``prediction_changes``: rows whose
-        predicted label differs (0 for regression). The float model has the quantized weights.
+        ``rows``; ``float``: metrics by name of ``model``; ``quantized``: those of the golden model, with the
+        whole encoder in integers, or of the fake-quantized model if the bundle has no operators;
+        ``prediction_changes``: rows whose predicted label differs (0 for regression).
     """
     labels = [row["label"] for row in rows]
+    quantized = GoldenModel.of(bundle).logits if bundle.operators else \
+        functools.partial(_logits, to_quantized_model(bundle))
     logits = {}
-    for kind, model in (("float", to_model(bundle)), ("quantized", to_quantized_model(bundle))):
-        with torch.no_grad():
-            batches = _batches(tokenizer, task, rows, bundle.model["max_tokens"])
-            logits[kind] = torch.cat([model(**batch).logits for batch in batches]).numpy()
+    for kind, compute in (("float", functools.partial(_logits, model)), ("quantized", quantized)):
+        batches = _batches(tokenizer, task, rows, bundle.model["max_tokens"])
+        logits[kind] = np.concatenate([compute(batch) for batch in batches])
     changes = (logits["float"].argmax(axis=1) != logits["quantized"].argmax(axis=1)).sum()
     return {"rows": len(rows), **{kind: compute_metrics(task, values, labels)
                                   for kind, values in logits.items()},
             "prediction_changes": int(changes)}
+
+
+@torch.no_grad()
+def _logits(model, batch):
+    return model(**batch).logits.numpy()
+
+
+def _quantize_encoder(model, batches, info, model_dir):
+    names = [layer_name(index, role) for index in range(model.config.num_hidden_layers) for role in ROLES]
+    try:
+        return quantize_encoder(model, batches,
+                                structure_of={name: info.structure_of(name) for name in names})
+    except StructureError as error:
+        raise ModelDirError(f"{model_dir}: {error}") from error
+    except ValueError as error:
+        raise ModelDirError(f"{model_dir}: {error}; --linear-only quantizes the linear layers "
+                            "alone") from error
 
 
 def _load_model_dir(model_dir):

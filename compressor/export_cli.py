@@ -17,10 +17,13 @@ import click
               help="Training rows to calibrate on.")
 @click.option("--validation-rows", type=click.IntRange(min=0), default=1000, show_default=True,
               help="Validation rows on which the quantized model is compared; 0 skips it.")
+@click.option("--linear-only", is_flag=True,
+              help="Quantize the linear layers alone; softmax, GELU and LayerNorm stay in float.")
 @click.option("--input-method", help="Calibration of layer inputs: max, mse, percentile:99.99.")
 @click.option("--output-method", help="Calibration of layer outputs: max, mse, percentile:99.99.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
-def export(model_dir, out, task, data, rows, validation_rows, input_method, output_method, threads):
+def export(model_dir, out, task, data, rows, validation_rows, linear_only, input_method, output_method,
+           threads):
     """Quantize the model in MODEL_DIR and write it as a bundle."""
     import torch
     from transformers.utils import logging as transformers_logging
@@ -33,14 +36,17 @@ def export(model_dir, out, task, data, rows, validation_rows, input_method, outp
     transformers_logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)
+    if (input_method or output_method) and not linear_only:
+        raise click.ClickException("--input-method and --output-method need --linear-only; "
+                                   "scales of whole encoders minimize the square error")
     try:
-        methods = Methods(inputs=input_method or DEFAULT_METHODS.inputs,
+        methods = linear_only and Methods(inputs=input_method or DEFAULT_METHODS.inputs,
                           outputs=output_method or DEFAULT_METHODS.outputs)
         task_data = load_task(task or read_compression(model_dir).task, data=data, train_rows=rows,
                               validation_rows=validation_rows or 1)
         first_split = next(iter(task_data.validation.values()))
         bundle = export_model(model_dir, out, task=task_data.task, rows=task_data.train,
-                              validation=first_split[:validation_rows], methods=methods,
+                              validation=first_split[:validation_rows], methods=methods or None,
                               note=lambda line: click.echo(line, err=True))
     except (ValueError, OSError) as error:  # BundleError, ModelDirError, TaskError: all say one line
         raise click.ClickException(str(error)) from error

@@ -2,6 +2,7 @@
 
 import torch
 
+from compressor.folding import Folding
 from compressor.intops import ACTIVATION_MAX
 from compressor.intops.linear import accumulator_bound
 from compressor.reload import encoder_of, to_model
@@ -18,10 +19,15 @@ class QuantizedLinear(torch.nn.Module):
     Parameters
     ----------
     layer : compressor.layer_weights.LayerWeights
+    folding : compressor.folding.Folding, optional
+        What the layer absorbed for the operators beside it; nothing unless given.
     """
 
-    def __init__(self, layer):
+    def __init__(self, layer, folding=None):
         super().__init__()
+        folding = folding or Folding.of(layer.weight.shape)
+        for name in ("column_factor", "input_zero", "row_factor", "output_center"):
+            self.register_buffer(name, torch.tensor(getattr(folding, name), dtype=torch.float64))
         self.input_scale, self.output_scale = layer.input_scale, layer.output_scale
         products = int(accumulator_bound(layer.weight, layer.bias * 0).max())
         exact = torch.float32 if products < 1 << 24 else torch.float64
@@ -33,7 +39,8 @@ class QuantizedLinear(torch.nn.Module):
 
     def quantize(self, x):
         """Integers of the input in -127 to 127, as float64."""
-        return (x.double() / self.input_scale + 0.5).floor().clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
+        steps = x.double() / (self.input_scale * self.column_factor) - self.input_zero
+        return (steps + 0.5).floor().clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
 
     def integers(self, x):
         """Output integers in -127 to 127, as float64, of input integers of shape (..., K)."""
@@ -42,7 +49,8 @@ class QuantizedLinear(torch.nn.Module):
         return (sums * self.ratio + 0.5).floor().clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
 
     def forward(self, x):
-        return (self.integers(self.quantize(x)) * self.output_scale).to(x.dtype)
+        y = self.integers(self.quantize(x)) * (self.output_scale * self.row_factor) + self.output_center
+        return y.to(x.dtype)
 
 
 def to_quantized_model(bundle):
@@ -53,5 +61,5 @@ def to_quantized_model(bundle):
     model = to_model(bundle)
     encoder = encoder_of(model)
     for name, layer in bundle.layers.items():
-        encoder.set_submodule(name, QuantizedLinear(layer))
+        encoder.set_submodule(name, QuantizedLinear(layer, bundle.folding(name)))
     return model.eval()

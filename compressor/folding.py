@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from compressor.quantization import quantize_layer
+from compressor.quantization import quantize, quantize_layer
+
+
+def folding_path(name):
+    """Key of a linear layer's folding among the operators.
+
+    >>> folding_path("encoder.layer.0.output.dense")
+    'encoder.layer.0.output.dense.folding'
+    """
+    return f"{name}.folding"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +64,10 @@ class Folding:
             raise ValueError(f"{name}: output scale {output_scale} is too small for its weights; "
                              f"{layer.output_scale} is the least. Calibrate on more or other sentences")
         return replace(layer, bias=(layer.bias + self._zero_sums(layer)).astype(np.int32))
+
+    def quantize_input(self, x, input_scale):
+        """Integers of a real input, int8: shape (..., K) as ``x``."""
+        return quantize(x / self.column_factor - self.input_zero * input_scale, input_scale)
 
     def unfold(self, layer):
         """Real weight and bias of the original layer, float64, from its quantized form."""

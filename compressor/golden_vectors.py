@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from compressor.quantization import quantize
 from compressor.reload import encoder_of, to_model
 
 
@@ -46,7 +45,7 @@ def linear_vectors(bundle, batches, *, model=None):
         for batch in batches:
             model(**{key: value for key, value in batch.items() if key != "labels"})
             for name, layer in bundle.layers.items():
-                x = quantize(captured[name], layer.input_scale)
+                x = bundle.folding(name).quantize_input(captured[name], layer.input_scale)
                 yield name, x, layer.linear.compute(x).astype(np.int8)
     finally:
         for handle in handles:

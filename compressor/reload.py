@@ -40,8 +40,9 @@ def to_model(bundle):
     model = getattr(transformers, architectures[0])(config)
     state = dict(bundle.host["state_dict"])
     for name, layer in bundle.layers.items():
-        state[layer_parameter(model, f"{name}.weight")] = torch.from_numpy(layer.dequantized())
-        state[layer_parameter(model, f"{name}.bias")] = torch.from_numpy(layer.dequantized_bias())
+        weight, bias = bundle.folding(name).unfold(layer)
+        state[layer_parameter(model, f"{name}.weight")] = torch.from_numpy(weight).float()
+        state[layer_parameter(model, f"{name}.bias")] = torch.from_numpy(bias).float()
     expected = model.state_dict()
     for key, tensor in expected.items():
         if key not in state:

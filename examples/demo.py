@@ -23,6 +23,7 @@ def demo_commands(out):
         ["compress", "verify", bundle],
         ["hwgen", "build", "--model", bundle, "--out", accelerator, "--rows", "4", "--lanes", "8"],
         ["hwgen", "sim", accelerator, "--data", "synthetic", "--limit", "8"],
+        ["hwgen", "eval", accelerator, "--data", "synthetic", "--limit", "64"],
     ]
 
 

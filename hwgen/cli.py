@@ -26,7 +26,7 @@ from rtl_templates.array_spec import Accumulation, PoolStorage
 EXPECTED_ERRORS = (BundleError, PlanError, BuildError, ToolError, OSError)
 """Errors that end in one line; anything else is a defect and keeps its traceback."""
 
-LAZY_COMMANDS = {"sim": "sim.cli:sim"}
+LAZY_COMMANDS = {"sim": "sim.cli:sim", "eval": "sim.eval_cli:evaluate_command"}
 """Commands of packages that hwgen itself must not import."""
 
 

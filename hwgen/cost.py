@@ -8,11 +8,12 @@ multipliers x cycles.
 
 from dataclasses import asdict, dataclass
 
+from hwgen.encoder_program import EncoderProgram, whole_program
+from hwgen.encoder_stream import stream_items
 from hwgen.memory_image import block_parts
-from hwgen.program import linear_program
 from rtl_templates.program_format import DESCRIPTOR_BYTES
 from rtl_templates.slot_assignment import SIZE
-from rtl_templates.timing import predict
+from rtl_templates.timing import NominalMemory, predict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,9 @@ class LayerCost:
 class CostReport:
     """A program on a plan's accelerator; totals over everything from start to done.
 
-    ``program_bytes`` counts the descriptors; the other fields are as in :class:`LayerCost`.
+    ``program_bytes`` counts the descriptors; ``whole_encoder`` tells whether attention and LayerNorm
+    lie between the layers; the other fields are as in :class:`LayerCost`, useful MACs are those of the
+    linear layers.
     """
 
     tokens: int
@@ -73,6 +76,7 @@ class CostReport:
     input_bytes: int
     output_bytes: int
     program_bytes: int
+    whole_encoder: bool = False
 
     def to_dict(self):
         """Plain values."""
@@ -87,13 +91,14 @@ def stream_tiles(plan, program):
 
 def predict_program(plan, program, memory=None):
     """Exact cycles of a program: rtl_templates.timing.Prediction."""
-    arguments = (plan.spec, program.descriptors, stream_tiles(plan, program))
-    return predict(*arguments) if memory is None else predict(*arguments, memory)
+    whole = isinstance(program, EncoderProgram)
+    items = stream_items(plan, program.tokens) if whole else stream_tiles(plan, program)
+    return predict(plan.spec, program.descriptors, items, memory or NominalMemory(), (program.tokens,))
 
 
 def program_cycles(plan):
-    """Cycles of the program that runs all layers of a plan on its longest sequence."""
-    return predict_program(plan, linear_program(plan)).cycles
+    """Cycles of the program that a build of the plan runs on its longest sequence."""
+    return predict_program(plan, whole_program(plan)).cycles
 
 
 def cost_report(plan, program, memory=None):
@@ -111,9 +116,13 @@ def cost_report(plan, program, memory=None):
     CostReport
     """
     prediction = predict_program(plan, program, memory)
+    cycles, dispatches = prediction.cycles, prediction.dispatches
+    if isinstance(program, EncoderProgram):
+        ends = [dispatches[program.matmuls[name] + 1] for name in program.layers]
+    else:
+        ends = [dispatches[program.matmuls[name]] for name in program.layers[1:]] + [cycles]
     multipliers = plan.spec.array.multipliers
-    starts = [prediction.dispatches[program.matmuls[name]] for name in program.layers]
-    ends = [*starts[1:], prediction.cycles]
+    starts = [dispatches[program.matmuls[name]] for name in program.layers]
     layers = tuple(_layer_cost(plan, program, name, end - start)
                    for name, start, end in zip(program.layers, starts, ends, strict=True))
 
@@ -121,12 +130,14 @@ def cost_report(plan, program, memory=None):
         return sum(getattr(layer, field) for layer in layers)
 
     return CostReport(
-        tokens=program.tokens, multipliers=multipliers, layers=layers, cycles=prediction.cycles,
+        tokens=program.tokens, multipliers=multipliers, layers=layers, cycles=cycles,
+        whole_encoder=isinstance(program, EncoderProgram),
         array_cycles=total("array_cycles"), dense_array_cycles=total("dense_array_cycles"),
         useful_macs=total("useful_macs"),
-        utilization=total("useful_macs") / (multipliers * prediction.cycles),
-        weight_bytes=total("weight_bytes"), input_bytes=total("input_bytes"),
-        output_bytes=total("output_bytes"), program_bytes=DESCRIPTOR_BYTES * len(program.descriptors))
+        utilization=total("useful_macs") / (multipliers * cycles),
+        weight_bytes=total("weight_bytes"), input_bytes=sum(t.bytes for t in program.inputs),
+        output_bytes=sum(t.bytes for t in program.outputs),
+        program_bytes=DESCRIPTOR_BYTES * len(program.descriptors))
 
 
 def array_cycles(layer, units, groups):

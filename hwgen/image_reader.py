@@ -10,7 +10,7 @@ import numpy as np
 
 from rtl_templates.array_spec import PoolStorage
 from rtl_templates.slot_assignment import SIZE
-from rtl_templates.tile_format import TILE_MARKER
+from rtl_templates.tile_format import LOCAL_MARKER, OUTLIER_BIT, TABLE_MARKER, TILE_MARKER, Table
 
 
 class ImageError(ValueError):
@@ -21,15 +21,32 @@ class ImageError(ValueError):
 class DecodedLayer:
     """What the hardware will compute for one layer.
 
-    ``weight`` is int64 (rows, K); ``bias``, ``multiplier`` and ``shift`` are int64 (rows,); ``ksteps`` holds
-    the K-steps of each tile.
+    ``weight`` is int64 (rows, K); ``bias``, ``multiplier`` and ``shift`` are int64 (rows,); ``outlier`` is
+    bool (rows,); ``ksteps`` holds the K-steps of each tile.
     """
 
     weight: np.ndarray
     bias: np.ndarray
     multiplier: np.ndarray
     shift: np.ndarray
+    outlier: np.ndarray
     ksteps: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TablePacket:
+    """A table for a unit's memory; ``payload`` is uint8, padded to whole beats."""
+
+    table: Table
+    bank: int
+    payload: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalPacket:
+    """The next ``tiles`` tiles are made on chip."""
+
+    tiles: int
 
 
 def read_image(raw, spec, shapes):
@@ -51,19 +68,64 @@ def read_image(raw, spec, shapes):
     ImageError
         If a marker, a size or the total length is wrong.
     """
-    raw = np.frombuffer(raw, np.uint8)
-    layers, position = [], 0
-    for rows, inner in shapes:
-        layer, position = _read_layer(raw, position, spec, rows, inner)
-        layers.append(layer)
-    if position != len(raw):
-        raise ImageError(f"the image has {len(raw)} bytes; its layers end at byte {position}")
+    reader = StreamReader(raw, spec)
+    layers = [reader.layer(rows, inner) for rows, inner in shapes]
+    reader.finish()
     return layers
+
+
+class StreamReader:
+    """Takes a weight stream apart in the order in which a program consumes it.
+
+    Parameters
+    ----------
+    raw : bytes or uint8 array
+    spec : AcceleratorSpec
+    """
+
+    def __init__(self, raw, spec):
+        self._raw, self._spec, self._position = np.frombuffer(raw, np.uint8), spec, 0
+
+    def layer(self, rows, inner):
+        """The next layer, of shape (rows, inner): DecodedLayer."""
+        layer, self._position = _read_layer(self._raw, self._position, self._spec, rows, inner)
+        return layer
+
+    def tables(self):
+        """The table packets that come next, maybe none: list of TablePacket."""
+        tables = []
+        while (header := self._header()) >> 24 == TABLE_MARKER:
+            start = self._position + self._spec.bus_bits // 8
+            self._position = start + (header & 0xFFFF) * self._spec.bus_bits // 8
+            tables.append(TablePacket(table=Table(header >> 16 & 0xF), bank=header >> 20 & 1,
+                                      payload=self._raw[start:self._position]))
+        return tables
+
+    @property
+    def at_local(self):
+        """Whether a local packet comes next."""
+        return self._header() >> 24 == LOCAL_MARKER
+
+    def local(self):
+        """The local packet that comes next: LocalPacket."""
+        header = self._header()
+        if header >> 24 != LOCAL_MARKER:
+            raise ImageError(f"byte {self._position}: {header:#010x} is no local header")
+        self._position += self._spec.bus_bits // 8
+        return LocalPacket(tiles=header & 0xFFFF)
+
+    def finish(self):
+        """ImageError unless everything has been read."""
+        if self._position != len(self._raw):
+            raise ImageError(f"the image has {len(self._raw)} bytes; its layers end at byte {self._position}")
+
+    def _header(self):
+        return int.from_bytes(self._raw[self._position:self._position + 4].tobytes(), "little")
 
 
 def _read_layer(raw, position, spec, rows, inner):
     weight = np.zeros((rows, inner), np.int64)
-    constants = np.zeros((rows, 3), np.int64)
+    constants = np.zeros((rows, 4), np.int64)
     ksteps, row = [], 0
     while row < rows:
         tile = _Packet(raw, position, spec)
@@ -76,8 +138,8 @@ def _read_layer(raw, position, spec, rows, inner):
         constants[row:last] = tile.constants[:last - row]
         ksteps.append(len(tile.columns))
         position, row = tile.end, last
-    bias, multiplier, shift = constants.T
-    return DecodedLayer(weight=weight, bias=bias, multiplier=multiplier, shift=shift,
+    bias, multiplier, shift, outlier = constants.T
+    return DecodedLayer(weight=weight, bias=bias, multiplier=multiplier, shift=shift, outlier=outlier != 0,
                         ksteps=tuple(ksteps)), position
 
 
@@ -92,9 +154,6 @@ class _Packet:
         if header >> 24 != TILE_MARKER or not ksteps or not 1 <= self.words <= units:
             raise ImageError(f"byte {position}: {header:#010x} is no tile header")
         self._raw, self._at, self._beat = raw, position + beat, beat
-        packed = self._take(8 * SIZE * units).view("<u8")
-        bias = (packed & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
-        self.constants = np.stack([bias, packed >> 32 & 0xFFFF, packed >> 48 & 0x3F], axis=1).astype(np.int64)
         fields = spec.column_bits + (array.storage is not PoolStorage.STREAM) + units * array.control_bits
         record = 8
         while record < fields:
@@ -113,6 +172,12 @@ class _Packet:
         self.weights = self._take(ksteps * units * array.assignment.multipliers).view(np.int8).reshape(
             ksteps, units, -1)
         self.routes = [_routes(control, dense, array) for control in controls]
+        packed = self._take(8 * SIZE * units).view("<u8")
+        if (packed >> OUTLIER_BIT + 1).any():
+            raise ImageError(f"byte {position}: the tile's row constants have bits beyond {OUTLIER_BIT}")
+        bias = (packed & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+        self.constants = np.stack([bias, packed >> 32 & 0xFFFF, packed >> 48 & 0x3F, packed >> OUTLIER_BIT],
+                                  axis=1).astype(np.int64)
         self.end = self._at
 
     def _take(self, size):

@@ -5,6 +5,7 @@ of its R block units has a block (4/n K-steps if the layer is dense); units with
 weights. A tile without any block still has one K-step, of zeros, because its rows are bias alone.
 """
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def tile_ksteps(layer, units, slots):
     return tuple((kept_columns(layer, units).sum(axis=1) * parts).tolist())
 
 
-def layer_packets(layer, array, tiles):
+def layer_packets(layer, array, tiles, outliers=None):
     """Yield the packets of a layer, tile by tile, as uint8 arrays.
 
     Parameters
@@ -54,8 +55,11 @@ def layer_packets(layer, array, tiles):
     array : ArraySpec
         Its assignment must have been made from the bundle's pool.
     tiles : TileFormat
+    outliers : bool array, shape (rows,), optional
+        Rows whose results use the second GELU table.
     """
     units, slots = array.units, array.assignment.slots
+    outliers = np.zeros(layer.rows, bool) if outliers is None else outliers
     parts = block_parts(layer.structure, slots)
     weights, controls = _place(layer, array)
     for tile, columns in enumerate(kept_columns(layer, units)):
@@ -74,7 +78,8 @@ def layer_packets(layer, array, tiles):
                          controls=tile_controls, weights=tile_weights,
                          bias=_pad_rows(layer.bias[rows], units, 0),
                          multiplier=_pad_rows(layer.multiplier[rows], units, 0),
-                         shift=_pad_rows(layer.shift[rows], units, 1))
+                         shift=_pad_rows(layer.shift[rows], units, 1),
+                         outlier=_pad_rows(outliers[rows], units, False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,7 @@ def weight_image(bundle, spec, layers):
 
 
 def write_image(bundle, spec, layers, path, progress=None):
-    """Write the image of the named layers to ``path``, one tile in memory at a time.
+    """Write the image of the named layers to ``path``; see :func:`write_packets`.
 
     Parameters
     ----------
@@ -109,24 +114,43 @@ def write_image(bundle, spec, layers, path, progress=None):
     spec : AcceleratorSpec
     layers : sequence of str
         Names, in execution order.
-    progress : callable(name), optional
-        Called before each layer.
+    path, progress
+        As in :func:`write_packets`.
 
     Returns
     -------
     list of LayerImage
     """
+    return write_packets(image_packets(bundle, spec, layers), spec.bus_bits, path, progress)
+
+
+def write_packets(packets, bus_bits, path, progress=None):
+    """Write packets to ``path``, aside and then renamed, one packet in memory at a time.
+
+    Parameters
+    ----------
+    packets : iterable of (str, uint8 array)
+        Name and bytes; packets of one name follow each other.
+    bus_bits : int
+    path : Path
+    progress : callable(name), optional
+        Called with each new name.
+
+    Returns
+    -------
+    list of LayerImage
+        One a name.
+    """
     path = Path(path)
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    beat_bytes = spec.bus_bits // 8
+    beat_bytes = bus_bits // 8
     images, offset = [], 0
     try:
         with aside.open("wb") as file:
-            for name in layers:
+            for name, group in itertools.groupby(packets, key=lambda named: named[0]):
                 if progress:
                     progress(name)
-                sizes = [file.write(packet.data)
-                         for packet in layer_packets(bundle.layers[name], spec.array, spec.tiles)]
+                sizes = [file.write(packet.data) for _, packet in group]
                 images.append(LayerImage(name=name, offset=offset, bytes=sum(sizes),
                                          beats=sum(sizes) // beat_bytes, tiles=len(sizes)))
                 offset += sum(sizes)

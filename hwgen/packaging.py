@@ -13,10 +13,12 @@ from pathlib import Path
 from compressor.bundle import load_bundle
 from hwgen import reports
 from hwgen.cost import cost_report
-from hwgen.memory_image import pattern_memory, write_image
+from hwgen.encoder_program import whole_program
+from hwgen.encoder_stream import encoder_packets
+from hwgen.memory_image import image_packets, pattern_memory, write_packets
 from hwgen.plan import Plan, PlanError
 from hwgen.planner import make_plan
-from hwgen.program import linear_program, listing
+from hwgen.program import listing
 from hwgen.verilog import write_verilog
 from rtl_templates.array_spec import PoolStorage
 
@@ -119,13 +121,15 @@ def check_replaceable(out):
 def _write(bundle, model, plan, directory, step):
     step("writing Verilog")
     write_verilog(plan, directory / "rtl")
-    program = linear_program(plan)
+    program = whole_program(plan)
     for name in ("program", "weights", "report"):
         (directory / name).mkdir()
     (directory / "program" / "program.bin").write_bytes(program.pack())
     (directory / "program" / "program.txt").write_text(listing(program))
-    images = write_image(bundle, plan.spec, program.layers, directory / "weights" / "weights.bin",
-                         lambda layer: step(f"packing weights: {layer}"))
+    packets = (encoder_packets(bundle, plan) if plan.attention
+               else image_packets(bundle, plan.spec, program.layers))
+    images = write_packets(packets, plan.spec.bus_bits, directory / "weights" / "weights.bin",
+                           lambda layer: step(f"packing weights: {layer}"))
     layout = {"bus_bits": plan.spec.bus_bits, "weights_beats": sum(image.beats for image in images),
               "lanes": plan.spec.array.lanes, "tokens": program.tokens,
               "layers": [asdict(image) for image in images],

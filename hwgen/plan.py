@@ -4,11 +4,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 
-from rtl_templates.array_spec import AcceleratorSpec, Accumulation, ArraySpec, PoolStorage
+from rtl_templates.array_spec import AcceleratorSpec, Accumulation, ArraySpec, EncoderSpec, PoolStorage
 from rtl_templates.slot_assignment import SlotAssignment
 from rtl_templates.word_format import CHANNELS, token_groups
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 class PlanError(ValueError):
@@ -62,6 +62,33 @@ class LayerPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttentionPlan:
+    """Attention of one encoder layer: sizes, and the constants that its descriptors carry.
+
+    Parameters
+    ----------
+    name : str
+        Path of the encoder layer.
+    heads, key_size, value_size : int
+        Channels of a head in q and k, and in v.
+    score_multiplier, score_shift : tuple of int
+        One a head.
+    context_numerator, context_exponent : int
+    map_pruning : bool
+    """
+
+    name: str
+    heads: int
+    key_size: int
+    value_size: int
+    score_multiplier: tuple[int, ...]
+    score_shift: tuple[int, ...]
+    context_numerator: int
+    context_exponent: int
+    map_pruning: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Sizes, layers and limits of one accelerator.
 
@@ -79,6 +106,8 @@ class Plan:
         Modelled resources by name (hwgen.resource_model); not measured.
     predicted_cycles : int
         Cycles of the built program, all layers on ``tokens`` tokens, with the nominal memory.
+    attention : tuple of AttentionPlan
+        One for each encoder layer; empty if the accelerator runs linear layers alone.
     """
 
     device: str | None
@@ -87,6 +116,7 @@ class Plan:
     tokens: int
     modelled: dict
     predicted_cycles: int
+    attention: tuple[AttentionPlan, ...] = ()
 
     @property
     def configuration_hash(self):
@@ -132,8 +162,12 @@ class Plan:
             assignment = SlotAssignment(**_tuples(array.pop("assignment")))
             array = ArraySpec(assignment=assignment, storage=PoolStorage(array.pop("storage")),
                               accumulation=Accumulation(array.pop("accumulation")), **array)
+            encoder = spec.pop("encoder")
+            encoder = encoder and EncoderSpec(**_tuples(encoder))
             layers = tuple(LayerPlan(**_tuples(layer)) for layer in values.pop("layers"))
-            plan = cls(spec=AcceleratorSpec(array=array, **spec), layers=layers, **values)
+            attention = tuple(AttentionPlan(**_tuples(layer)) for layer in values.pop("attention"))
+            plan = cls(spec=AcceleratorSpec(array=array, encoder=encoder, **spec), layers=layers,
+                       attention=attention, **values)
         except PlanError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,14 +3,21 @@
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from compressor.intops.encoder import layer_path
+from compressor.intops.fixedpoint import ACTIVATION_MAX
 from compressor.intops.linear import accumulator_bound, signed_bits
+from compressor.intops.softmax import KEYS_MAX
 from hwgen.cost import array_cycles, program_cycles
 from hwgen.devices import DEVICES
+from hwgen.encoder_program import encoder_words
 from hwgen.memory_image import NM_SLOTS, block_parts, tile_ksteps
-from hwgen.plan import LayerPlan, Plan, PlanError, with_configuration
+from hwgen.plan import AttentionPlan, LayerPlan, Plan, PlanError, with_configuration
 from hwgen.program import linear_buffer_words
 from hwgen.resource_model import modelled_resources
-from rtl_templates.array_spec import AcceleratorSpec, Accumulation, ArraySpec, PoolStorage
+from rtl_templates.array_spec import AcceleratorSpec, Accumulation, ArraySpec, EncoderSpec, PoolStorage
+from rtl_templates.key_source import KeySourceSpec
 from rtl_templates.slot_assignment import SIZE, SlotAssignment
 from rtl_templates.word_format import token_groups, word_bits
 
@@ -53,6 +60,8 @@ class PlanRequest:
     bus_bits : int
         Width of the memory ports.
     accumulation : Accumulation
+    linear_only : bool
+        Leave out the encoder units, even if the bundle has operators.
     """
 
     device: str | None = None
@@ -62,6 +71,7 @@ class PlanRequest:
     tokens: int | None = None
     bus_bits: int | None = None
     accumulation: Accumulation | None = None
+    linear_only: bool = False
 
 
 def make_plan(bundle, request=None, *, layers=None):
@@ -107,6 +117,21 @@ def pool_assignment(pool, storage=PoolStorage.ROM):
     return SlotAssignment.solve(pool.patterns, slots)
 
 
+def attention_plans(bundle):
+    """Attention of every encoder layer of a bundle with operators: tuple of AttentionPlan."""
+    plans = []
+    for index, layer in enumerate(bundle.encoder.layers):
+        attention, heads = layer.attention, layer.attention.heads
+        plans.append(AttentionPlan(
+            name=layer_path(index), heads=heads, key_size=layer.q.weight.shape[0] // heads,
+            value_size=layer.v.weight.shape[0] // heads,
+            score_multiplier=tuple(attention.score_multiplier.tolist()),
+            score_shift=tuple(attention.score_shift.tolist()),
+            context_numerator=attention.context_numerator, context_exponent=attention.context_exponent,
+            map_pruning=attention.pruning is not None))
+    return tuple(plans)
+
+
 class _Model:
     """A bundle as the planner sees it: what does not depend on R and T, worked out once."""
 
@@ -128,6 +153,12 @@ class _Model:
         if request.bus_bits is not None and request.bus_bits not in BUS_BITS:
             raise PlanError(f"--bus-bits must be one of {', '.join(map(str, BUS_BITS))}, "
                             f"not {request.bus_bits}")
+        self.attention = ()
+        if bundle.operators and not names and not request.linear_only:
+            self.attention = attention_plans(bundle)
+            if self.tokens > KEYS_MAX:
+                raise PlanError(f"attention takes up to {KEYS_MAX} tokens, not {self.tokens}; "
+                                "use fewer --tokens")
         self.columns = max(layer.inner for layer in self.layers) // SIZE
         self.accumulator_bits = self._accumulator_bits()
         self._layer_plans = {}
@@ -149,11 +180,14 @@ class _Model:
                               storage=self.storage, accumulator_bits=self.accumulator_bits,
                               accumulation=self._accumulation(device))
             plans = self.layer_plans(units)
-            return with_configuration(AcceleratorSpec(
+            sizes = dict(
                 array=array, bus_bits=self._bus_bits(units, lanes, device),
                 activation_words=linear_buffer_words(plans, token_groups(tokens, lanes), overlap=overlap),
                 tile_ksteps=self._tile_ksteps(plans), column_bits=max(1, (self.columns - 1).bit_length()),
-                program_depth=max(16, 1 << (3 * len(plans)).bit_length())))
+                program_depth=max(16, 1 << (3 * len(plans)).bit_length()))
+            if self.attention:
+                sizes |= self._encoder_sizes(sizes, tokens)
+            return with_configuration(AcceleratorSpec(**sizes))
         except ValueError as error:
             raise PlanError(f"R = {units}, T = {lanes}: {error}") from error
 
@@ -161,13 +195,51 @@ class _Model:
         """The finished plan."""
         spec = self.spec(units, lanes, tokens, device, overlap=overlap)
         plan = Plan(device=device.name if device else None, spec=spec, layers=self.layer_plans(units),
-                    tokens=tokens, modelled=_resources(spec, device), predicted_cycles=0)
+                    tokens=tokens, modelled=_resources(spec, device), predicted_cycles=0,
+                    attention=self.attention)
         return replace(plan, predicted_cycles=program_cycles(plan))
 
     def least_cycles(self, units, lanes, tokens):
         """Cycles of the passes alone: a lower bound that is quick to find."""
         groups = token_groups(tokens, lanes)
         return sum(array_cycles(layer, units, groups) for layer in self.layer_plans(units))
+
+    def _encoder_sizes(self, sizes, tokens):
+        """Sizes that the encoder's program and its on-chip tiles need."""
+        array, plans = sizes["array"], self.layer_plans(sizes["array"].units)
+        parts = block_parts("dense", array.assignment.slots)
+        # Checks that rows of tiles and lanes fit together, before anything is divided by them.
+        key_columns = max(attention.key_size for attention in self.attention) // SIZE
+        columns = max(key_columns, token_groups(tokens, array.lanes) * array.lanes // SIZE)
+        column_bits = max(sizes["column_bits"], (columns - 1).bit_length())
+        main_words, side_words = encoder_words(plans, self.attention, tokens, array.lanes)
+        descriptors = 2 + sum(9 + 6 * attention.heads for attention in self.attention)
+        hidden = self.layers[0].inner
+        encoder = EncoderSpec(side_words=side_words, columns=hidden // SIZE, key_columns=key_columns,
+                              tokens=tokens, **self._map_entries())
+        result = {"activation_words": main_words, "column_bits": column_bits, "encoder": encoder,
+                  "tile_ksteps": max(sizes["tile_ksteps"], parts * columns),
+                  "program_depth": 1 << (descriptors - 1).bit_length()}
+        spec = AcceleratorSpec(**{**sizes, **result})
+        KeySourceSpec(array=array, tiles=spec.tiles, columns=columns, address_bits=32)
+        return result
+
+    def _map_entries(self):
+        prunings = [layer.attention.pruning for layer in self.bundle.encoder.layers
+                    if layer.attention.pruning is not None]
+        if not prunings:
+            return {}
+        first = prunings[0]
+        for other in prunings[1:]:
+            if other.power != first.power or not np.array_equal(other.patterns, first.patterns):
+                raise PlanError("attention maps of all layers must have the same patterns and power")
+        pool = [tuple(pattern) for pattern in self.bundle.pool.patterns.tolist()]
+        missing = [pattern for pattern in first.patterns.tolist() if tuple(pattern) not in pool]
+        if missing:
+            raise PlanError(f"attention maps use a pattern that the pool lacks: {missing[0]}; "
+                            "prune maps with patterns of the pool")
+        entries = tuple(pool.index(tuple(pattern)) for pattern in first.patterns.tolist())
+        return {"map_entries": entries, "map_power": first.power}
 
     def _tile_ksteps(self, plans):
         if self.storage is PoolStorage.RAM:
@@ -188,8 +260,10 @@ class _Model:
     def _accumulator_bits(self):
         if self.storage is PoolStorage.RAM:
             return 32
-        bound = max(int(accumulator_bound(layer.weight, layer.bias).max()) for layer in self.layers)
-        return max(16, signed_bits(bound))
+        bounds = [int(accumulator_bound(layer.weight, layer.bias).max()) for layer in self.layers]
+        bounds += [max(attention.key_size, min(self.tokens + CANDIDATE_LANES[-1], KEYS_MAX))
+                   * ACTIVATION_MAX**2 for attention in self.attention]
+        return max(16, signed_bits(max(bounds)))
 
     def _accumulation(self, device):
         if self.request.accumulation:

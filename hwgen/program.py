@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hwgen.hazards import with_waits
 from hwgen.plan import PlanError
-from rtl_templates.program_format import Descriptor, Opcode, Unit
+from rtl_templates.program_format import SIDE_BANK, Descriptor, Opcode, Unit
 
 TENSOR_ALIGNMENT = 4096
 """Bytes. Tensors start on 4 KB, where AXI bursts may not cross."""
@@ -69,6 +69,12 @@ class Program:
     def output_bytes(self):
         """Size of the output memory."""
         return _end(self.outputs)
+
+    @property
+    def steps(self):
+        """What each descriptor works on: tuple of str, a layer's name where it multiplies."""
+        names = {index: name for name, index in self.matmuls.items()}
+        return tuple(names.get(index, "") for index in range(len(self.descriptors)))
 
     @property
     def matmuls(self):
@@ -156,15 +162,21 @@ def chained_program(plan, layers=None, tokens=None):
 
 def listing(program):
     """The program as text, one descriptor a line."""
-    names = {index: name for name, index in program.matmuls.items()}
-    lines = ["index  opcode  wait             source  destination  words/tiles  groups  offset"]
+    names = dict(enumerate(program.steps))
+    lines = ["index  opcode     wait              source  destination  words/tiles  groups  offset"]
     for index, d in enumerate(program.descriptors):
         wait = "+".join(unit.name.lower() for unit in Unit if unit & d.wait) or "-"
         amount = d.tiles if d.opcode is Opcode.MATMUL else d.length
-        lines.append(f"{index:5d}  {d.opcode.name.lower():6s}  {wait:15s}  {d.source:6d}  "
-                     f"{d.destination:11d}  {amount:11d}  {d.groups:6d}  {d.offset:6d}  "
+        offset = d.offset if d.opcode is not Opcode.NORM else _place(d.offset)
+        lines.append(f"{index:5d}  {d.opcode.name.lower():9s}  {wait:15s}  {_place(d.source):>7s}  "
+                     f"{_place(d.destination):>11s}  {amount:11d}  {d.groups:6d}  {offset:>6}  "
                      f"{names.get(index, '')}".rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _place(address):
+    """Word address as text; those of the side bank begin with "s"."""
+    return f"s{address & ~SIDE_BANK}" if address & SIDE_BANK else str(address)
 
 
 def _linear(layers, spec, tokens, groups, capacity):

@@ -29,8 +29,9 @@ def resources_line(plan):
 def summary_lines(plan, cost):
     """What `hwgen build` prints."""
     lines = [sizes_line(plan),
-             f"{cost.cycles:,} cycles for {len(cost.layers)} linear layers on {cost.tokens} tokens, "
-             f"{100 * cost.utilization:.1f} % utilization (exact with the nominal memory)",
+             f"{cost.cycles:,} cycles for {_what(plan, cost)} on {cost.tokens} tokens, "
+             f"{100 * cost.utilization:.1f} % utilization "
+             "(exact with the nominal memory)",
              f"{cost.dense_array_cycles / cost.array_cycles:.2f} times fewer array cycles than the same "
              "layers dense",
              f"modelled: {resources_line(plan)}"]
@@ -41,6 +42,12 @@ def summary_lines(plan, cost):
                      f"{plan.device}; {bandwidth(cost, device):.2f} of {device.dram_gbytes_per_s:g} GB/s "
                      "memory bandwidth")
     return lines
+
+
+def _what(plan, cost):
+    if cost.whole_encoder:
+        return f"the whole encoder of {len(plan.attention)} layers"
+    return f"{len(cost.layers)} linear layers"
 
 
 def bandwidth(cost, device):
@@ -54,8 +61,7 @@ def cost_markdown(plan, cost):
     lines = ["# Cost of this build", "", *(f"* {line}" for line in summary_lines(plan, cost)),
              f"* memory traffic: weights {cost.weight_bytes:,}, inputs {cost.input_bytes:,}, outputs "
              f"{cost.output_bytes:,}, program {cost.program_bytes:,} bytes", "",
-             "Cycles are exact for a memory that always accepts and answers after a fixed latency;",
-             "simulation measures the same number. Useful MACs are the weights that a layer keeps, times",
+             *_cycles_text(cost), "Useful MACs are the weights that a layer keeps, times",
              "tokens; utilization is useful MACs / (MACs x cycles). Resources are modelled; `hwgen synth`",
              "measures them.", "",
              "| layer | structure | shape | tiles | K-steps | cycles | array cycles | dense | utilization |",
@@ -68,6 +74,15 @@ def cost_markdown(plan, cost):
                  f"| {sum(layer.ksteps for layer in cost.layers):,} | {cost.cycles:,} "
                  f"| {cost.array_cycles:,} | {cost.dense_array_cycles:,} | {100 * cost.utilization:.1f} % |")
     return "\n".join(lines) + "\n"
+
+
+def _cycles_text(cost):
+    lines = ["Cycles are exact for a memory that always accepts and answers after a fixed latency;",
+             "simulation measures the same number."]
+    if cost.whole_encoder:
+        lines += ["Those of a layer are its product's; attention and LayerNorm lie between them and count in",
+                  "the total."]
+    return lines
 
 
 def build_readme(plan, cost):

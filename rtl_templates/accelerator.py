@@ -18,10 +18,13 @@ from rtl_templates.axi import (
 )
 from rtl_templates.beat_fifo import BeatFifo
 from rtl_templates.control_registers import ControlRegisters
+from rtl_templates.encoder_units import EncoderUnits
+from rtl_templates.gelu_table import GeluTable, GeluTableSpec
 from rtl_templates.kstep_fetch import KStepFetch
 from rtl_templates.load_unit import LoadUnit
 from rtl_templates.matmul_controller import MatmulController
 from rtl_templates.pattern_array import PatternArray
+from rtl_templates.pipeline import delay
 from rtl_templates.register_map import ADDRESS_BITS
 from rtl_templates.requantizer import RowRequantizer
 from rtl_templates.result_writer import ResultWriter
@@ -31,6 +34,7 @@ from rtl_templates.store_unit import StoreUnit
 from rtl_templates.stream_reader import StreamReader
 from rtl_templates.stream_writer import StreamWriter
 from rtl_templates.tile_banks import TileBanks
+from rtl_templates.tile_format import Table
 from rtl_templates.tile_loader import TileLoader
 
 CONTROL, INPUTS_AND_OUTPUTS, WEIGHTS = "s_axi_control", "m_axi_gmem0", "m_axi_gmem1"
@@ -81,6 +85,8 @@ class Accelerator(wiring.Component):
         self._weights(m, weights, registers, sequencer, loader)
         self._transfers(m, inputs, outputs, sequencer, registers, buffer)
         self._array(m, loader, controller, results, buffer, registers)
+        if spec.encoder is not None:
+            self._encoder(m, sequencer, registers, loader, buffer)
         connect(m, controller.command, sequencer.matmul)
         m.d.comb += [
             sequencer.array_idle.eq(controller.idle & results.idle), sequencer.bad_tile.eq(loader.error),
@@ -106,7 +112,7 @@ class Accelerator(wiring.Component):
             port, member = getattr(self, f"{CONTROL}{name}"), getattr(registers, f"bus{name}")
             incoming = lite_slave_members("", ADDRESS_BITS)[name].flow is In
             m.d.comb += member.eq(port) if incoming else port.eq(member)
-        for name in ("start", "program_length"):
+        for name in ("start", "program_length", "sequences", "input_stride", "output_stride"):
             m.d.comb += getattr(sequencer, name).eq(getattr(registers, name))
         for name in ("taken", "running", "done", "status", "index", "dispatched"):
             m.d.comb += getattr(registers, name).eq(getattr(sequencer, name))
@@ -115,11 +121,18 @@ class Accelerator(wiring.Component):
 
     def _weights(self, m, reader, registers, sequencer, loader):
         m.submodules.fifo = fifo = BeatFifo(self.spec.bus_bits, OUTSTANDING_BEATS)
+        # The stream is asked for anew as soon as it has been asked for to its end, once per sequence.
+        passes_left, again = Signal(32), Signal()
+        m.d.comb += again.eq(reader.exhausted & passes_left.any() & ~sequencer.launch)
+        with m.If(sequencer.launch):
+            m.d.sync += passes_left.eq(Mux(registers.sequences.any(), registers.sequences - 1, 0))
+        with m.Elif(again):
+            m.d.sync += passes_left.eq(passes_left - 1)
         connect(m, reader.o, fifo.i)
         connect(m, fifo.o, loader.i)
         m.d.comb += connect_address(self, f"{WEIGHTS}_ar", reader.ar, self.spec.bus_bits)
         m.d.comb += connect_read_data(self, WEIGHTS, reader.r)
-        m.d.comb += [reader.start.eq(sequencer.launch), reader.address.eq(registers.weights),
+        m.d.comb += [reader.start.eq(sequencer.launch | again), reader.address.eq(registers.weights),
                      reader.beats.eq(registers.weights_beats), reader.abort.eq(sequencer.abort),
                      reader.taken.eq(fifo.o.valid & fifo.o.ready)]
 
@@ -182,7 +195,6 @@ class Accelerator(wiring.Component):
             requantizer.i.bias.eq(constants.constants.bias),
             requantizer.i.multiplier.eq(constants.constants.multiplier),
             requantizer.i.shift.eq(constants.constants.shift),
-            results.row.eq(requantizer.o),
             registers.saturated.eq(Mux(requantizer.o.valid, requantizer.o.saturated, 0)),
             registers.busy_cycles.eq(controller.issue.valid),
             registers.weight_wait_cycles.eq(controller.weight_wait),
@@ -190,6 +202,33 @@ class Accelerator(wiring.Component):
             registers.tiles.eq(controller.tile.valid & controller.tile.ready)]
         if spec.array.storage is PoolStorage.RAM:
             m.d.comb += array.pool.eq(registers.pool)
+        if spec.encoder is None:
+            m.d.comb += results.row.eq(requantizer.o)
+        else:
+            self._gelu(m, loader.table, constants.constants, requantizer.o, results)
+
+    def _gelu(self, m, table, constants, row, results):
+        """Requantized rows go through the GELU table, looked up or not."""
+        m.submodules.gelu = gelu = GeluTable(GeluTableSpec(lanes=self.spec.array.lanes))
+        flags = Cat(constants.gelu, constants.outlier, constants.gelu_bank)
+        flags = delay(m, flags, RowRequantizer.LATENCY, "gelu_flags")
+        m.d.comb += [Cat(gelu.look_up, gelu.outlier, gelu.bank).eq(flags), gelu.i.eq(row),
+                     results.row.eq(gelu.o),
+                     gelu.table.enable.eq(table.enable & (table.id == Table.GELU)),
+                     gelu.table.bank.eq(table.bank), gelu.table.address.eq(table.address),
+                     gelu.table.data.eq(table.data)]
+
+    def _encoder(self, m, sequencer, registers, loader, buffer):
+        m.submodules.units = units = EncoderUnits(self.spec)
+        connect(m, units.packets, loader.local)
+        connect(m, units.write, buffer.unit_write)
+        m.d.comb += [
+            units.start.eq(sequencer.unit), units.operands.eq(sequencer.operands),
+            units.valid_length.eq(registers.valid_length), registers.sequence.eq(sequencer.sequence),
+            sequencer.units_idle.eq(units.idle), units.table.eq(loader.table),
+            buffer.unit_enable.eq(units.main_enable), buffer.unit_address.eq(units.main_address),
+            units.main_word.eq(buffer.read_word),
+            buffer.side_address.eq(units.side_address), units.side_word.eq(buffer.side_word)]
 
 
 def emit_verilog(spec):

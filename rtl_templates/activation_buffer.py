@@ -1,16 +1,21 @@
-"""Activation buffer: words of activations, in one memory with two ports."""
+"""Activation buffer: words of activations, in one memory with two ports, or in two banks."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from rtl_templates.matmul_controller import address_bits
+from rtl_templates.matmul_controller import address_bits, result_address_bits, unit_address_bits
 
 
 def buffer_write_layout(spec):
     """A word to store and its address."""
     return data.StructLayout({"address": address_bits(spec), "word": spec.array.word_bits})
+
+
+def result_write_layout(spec):
+    """A word of results; with an encoder the top bit of its address selects the side bank."""
+    return data.StructLayout({"address": result_address_bits(spec), "word": spec.array.word_bits})
 
 
 class ActivationBuffer(wiring.Component):
@@ -21,18 +26,29 @@ class ActivationBuffer(wiring.Component):
     One address serves reading and writing of the shared port, so block memories map it to a true
     dual-port RAM of the same size.
 
-    Latency: ``READ_LATENCY`` clock cycles for the array, ``STORE_LATENCY`` from the accepted address for
-    STORE; a word written in a cycle is seen by reads that begin ``WRITE_LATENCY`` cycles later.
+    With an encoder there is a side bank, with one port for writing, that of results, and one for
+    reading, that of the encoder's units. These also read the main bank through the array's port and
+    write it through the shared one, after results: wait masks see to it that the array is not reading, and
+    not writing there, at the same time.
+
+    Latency: ``READ_LATENCY`` clock cycles for the array and the units, ``STORE_LATENCY`` from the accepted
+    address for STORE; a word written in a cycle is seen by reads that begin ``WRITE_LATENCY`` cycles
+    later.
     Throughput: 1 word per cycle and port. What a read returns that collides with a write of the same
     word is undefined; wait masks prevent it.
 
     Members
     -------
     read_address, read_word : array's port
-    result : :py:`In(stream.Signature(buffer_write_layout(spec), always_ready=True))`
+    result : :py:`In(stream.Signature(result_write_layout(spec), always_ready=True))`
     load : :py:`In(stream.Signature(buffer_write_layout(spec)))`
     store : :py:`In(stream.Signature(address_bits))`
     stored : :py:`Out(stream.Signature(word_bits, always_ready=True))`
+    unit_enable, unit_address : :py:`In`
+        With an encoder: a unit reads the main bank, its word is in ``read_word``.
+    unit_write : :py:`In(stream.Signature(buffer_write_layout(spec), always_ready=True))`
+        With an encoder: a unit writes the main bank.
+    side_address, side_word : with an encoder: read port of the side bank
     """
 
     READ_LATENCY = 2
@@ -41,12 +57,18 @@ class ActivationBuffer(wiring.Component):
 
     def __init__(self, spec):
         self.spec = spec
-        write = buffer_write_layout(spec)
-        super().__init__({
-            "read_address": In(address_bits(spec)), "read_word": Out(spec.array.word_bits),
-            "result": In(stream.Signature(write, always_ready=True)),
+        write, word_bits = buffer_write_layout(spec), spec.array.word_bits
+        members = {
+            "read_address": In(address_bits(spec)), "read_word": Out(word_bits),
+            "result": In(stream.Signature(result_write_layout(spec), always_ready=True)),
             "load": In(stream.Signature(write)), "store": In(stream.Signature(address_bits(spec))),
-            "stored": Out(stream.Signature(spec.array.word_bits, always_ready=True))})
+            "stored": Out(stream.Signature(word_bits, always_ready=True))}
+        if spec.encoder is not None:
+            members |= {
+                "unit_enable": In(1), "unit_address": In(unit_address_bits(spec)),
+                "unit_write": In(stream.Signature(write, always_ready=True)),
+                "side_address": In(unit_address_bits(spec)), "side_word": Out(word_bits)}
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -58,19 +80,44 @@ class ActivationBuffer(wiring.Component):
         m.d.comb += [array.addr.eq(self.read_address), self.read_word.eq(read_word)]
         m.d.sync += read_word.eq(array.data)
 
+        result = Signal()
+        arriving, address_in, word_in = result, self.result.p.address, self.result.p.word
+        m.d.comb += result.eq(self.result.valid)
+        if self.spec.encoder is not None:
+            self._side_bank(m)
+            unit = self.unit_write
+            with m.If(self.unit_enable):
+                m.d.comb += array.addr.eq(self.unit_address)
+            m.d.comb += result.eq(self.result.valid & ~self.result.p.address[-1])
+            arriving = result | unit.valid
+            address_in = Mux(result, address_in, unit.p.address)
+            word_in = Mux(result, word_in, unit.p.word)
+
         address = Signal(address_bits(self.spec))
         word = Signal(width, reset_less=True)
         writing, reading, fetched = Signal(), Signal(), Signal()
         stored = Signal(width, reset_less=True)
         m.d.comb += [
-            self.load.ready.eq(~self.result.valid),
-            self.store.ready.eq(~self.result.valid & ~self.load.valid),
+            self.load.ready.eq(~arriving),
+            self.store.ready.eq(~arriving & ~self.load.valid),
             write.addr.eq(address), write.data.eq(word), write.en.eq(writing),
             shared.addr.eq(address), shared.en.eq(~writing), self.stored.payload.eq(stored)]
         m.d.sync += [
-            writing.eq(self.result.valid | self.load.valid), reading.eq(self.store.valid & self.store.ready),
-            address.eq(Mux(self.result.valid, self.result.p.address,
-                           Mux(self.load.valid, self.load.p.address, self.store.payload))),
-            word.eq(Mux(self.result.valid, self.result.p.word, self.load.p.word)),
+            writing.eq(arriving | self.load.valid), reading.eq(self.store.valid & self.store.ready),
+            address.eq(Mux(arriving, address_in, Mux(self.load.valid, self.load.p.address,
+                                                     self.store.payload))),
+            word.eq(Mux(arriving, word_in, self.load.p.word)),
             fetched.eq(reading), self.stored.valid.eq(fetched), stored.eq(shared.data)]
         return m
+
+    def _side_bank(self, m):
+        width = self.spec.array.word_bits
+        m.submodules.side = side = Memory(shape=width, depth=max(2, self.spec.encoder.side_words), init=[],
+                                          attrs={"no_rw_check": 1})
+        read, write = side.read_port(), side.write_port()
+        word, data_in = Signal(width, reset_less=True), Signal(width, reset_less=True)
+        m.d.comb += [read.addr.eq(self.side_address), self.side_word.eq(word), write.data.eq(data_in)]
+        m.d.sync += [word.eq(read.data), data_in.eq(self.result.p.word),
+                     write.addr.eq(self.result.p.address),
+                     write.en.eq(self.result.valid & self.result.p.address[-1])]
+        return side

@@ -124,6 +124,46 @@ class ArraySpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """The units beside the array that run whole encoder layers.
+
+    Parameters
+    ----------
+    side_words : int
+        Depth of the side bank of the activation buffer in words.
+    columns : int
+        Most words of a token: largest hidden size / 4, 1 to 256.
+    key_columns : int
+        Most words of a head's key: largest head size / 4.
+    tokens : int
+        Longest sequence, up to 512.
+    norm_channels : int
+        Channels per cycle of LayerNorm: 1, 2 or 4.
+    map_entries : tuple of int
+        Patterns of the pool that attention maps may keep, in the order of their ids; none without map
+        pruning.
+    map_power : int
+        1 or 2.
+    """
+
+    side_words: int
+    columns: int
+    key_columns: int
+    tokens: int
+    norm_channels: int = 2
+    map_entries: tuple[int, ...] = ()
+    map_power: int = 1
+
+    def __post_init__(self):
+        for name, low, high in (("side_words", 1, 1 << 24), ("columns", 1, 256), ("key_columns", 1, 4096),
+                                ("tokens", 1, 512), ("map_power", 1, 2)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"EncoderSpec.{name} must be {low} to {high}, not {getattr(self, name)}")
+        if self.norm_channels not in (1, 2, 4):
+            raise ValueError(f"EncoderSpec.norm_channels must be 1, 2 or 4, not {self.norm_channels}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AcceleratorSpec:
     """The array with its buffers, bus and program memory.
 
@@ -144,6 +184,8 @@ class AcceleratorSpec:
         First 32 bits of the configuration hash, readable at run time.
     watchdog_bits : int
         A run in which nothing moves for 2**watchdog_bits cycles ends with an error.
+    encoder : EncoderSpec or None
+        The units of whole encoder layers; without them the accelerator runs linear layers.
     """
 
     array: ArraySpec
@@ -154,6 +196,7 @@ class AcceleratorSpec:
     program_depth: int
     configuration: int = 0
     watchdog_bits: int = 20
+    encoder: EncoderSpec | None = None
 
     def __post_init__(self):
         if self.array.word_bits % self.bus_bits:
@@ -163,6 +206,8 @@ class AcceleratorSpec:
             if getattr(self, name) < 1:
                 raise ValueError(f"AcceleratorSpec.{name} must be at least 1, "
                                  f"not {getattr(self, name)}")
+        if self.encoder is not None and self.bus_bits < 64:
+            raise ValueError(f"an encoder needs a bus of at least 64 bits, not {self.bus_bits}")
         _ = self.tiles
 
     @property

@@ -29,6 +29,8 @@ class BurstGenerator(wiring.Component):
         Whether another full burst may be asked for.
     abort : :py:`In(1)`
         Forget what has not been offered yet; a burst already offered stays, as AXI asks.
+    exhausted : :py:`Out(1)`
+        No burst is left.
     o : :py:`Out(stream.Signature(burst_layout))`
     """
 
@@ -38,7 +40,8 @@ class BurstGenerator(wiring.Component):
     def __init__(self, bus_bits):
         self.bus_bits = bus_bits
         super().__init__({"start": In(1), "address": In(ADDRESS_BITS), "beats": In(BEATS_BITS),
-                          "enable": In(1), "abort": In(1), "o": Out(stream.Signature(burst_layout))})
+                          "enable": In(1), "abort": In(1), "exhausted": Out(1),
+                          "o": Out(stream.Signature(burst_layout))})
 
     def elaborate(self, platform):
         m = Module()
@@ -52,7 +55,8 @@ class BurstGenerator(wiring.Component):
         beats = Signal(place_bits + 1)
         final = Signal()
         m.d.comb += [final.eq(~left[len(room):].any() & (left[:len(room)] <= room)),
-                     beats.eq(Mux(final, left, room))]
+                     beats.eq(Mux(final, left, room)),
+                     self.exhausted.eq(~left.any() & ~self.o.valid)]
 
         with m.If(~self.o.valid & self.enable & left.any()):
             m.d.sync += [self.o.valid.eq(1), self.o.p.length.eq(beats - 1),

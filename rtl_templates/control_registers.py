@@ -12,6 +12,8 @@ from rtl_templates.pattern_decoder import pool_layout
 from rtl_templates.register_map import (
     ADDRESS_BITS,
     IDENTITY,
+    LENGTHS,
+    LENGTHS_BASE,
     MAP_VERSION,
     POOL_BASE,
     PROFILE_BASE,
@@ -20,6 +22,7 @@ from rtl_templates.register_map import (
 from rtl_templates.sequencer import STATUS_BITS
 
 POINTERS = ("program", "weights", "input", "output")
+NUMBERS = ("program_length", "weights_beats", "sequences", "input_stride", "output_stride")
 COUNTERS = ("busy_cycles", "weight_wait_cycles", "drain_wait_cycles", "load_cycles", "store_cycles", "tiles")
 """Counters of single-cycle events; each has an input of its name."""
 
@@ -38,7 +41,9 @@ class ControlRegisters(wiring.Component):
     start, taken, running, done : handshake with the sequencer
     program, weights, input, output : :py:`Out(64)`
         Pointers.
-    program_length, weights_beats : :py:`Out(32)`
+    program_length, weights_beats, sequences, input_stride, output_stride : :py:`Out(32)`
+    sequence, valid_length : :py:`In(32)`, :py:`Out(16)`
+        Only with an encoder: valid length of that sequence, 2 cycles later.
     status, index, dispatched : from the sequencer
     busy_cycles, ... : :py:`In(1)`
         Events of ``COUNTERS``; they count while ``running``, from zero.
@@ -54,7 +59,9 @@ class ControlRegisters(wiring.Component):
             **lite_slave_members("bus", ADDRESS_BITS), "interrupt": Out(1),
             "start": Out(1), "taken": In(1), "running": In(1), "done": In(1), "status": In(STATUS_BITS),
             "index": In(32), "dispatched": In(1), "saturated": In(range(spec.array.lanes + 1)),
-            "program_length": Out(32), "weights_beats": Out(32)}
+            **{name: Out(32) for name in NUMBERS}}
+        if spec.encoder is not None:
+            members |= {"sequence": In(32), "valid_length": Out(16)}
         members |= {name: Out(POINTER_BITS) for name in POINTERS} | {name: In(1) for name in COUNTERS}
         if spec.array.storage is PoolStorage.RAM:
             members["pool"] = Out(pool_layout(spec.array))
@@ -81,7 +88,7 @@ class ControlRegisters(wiring.Component):
         for name in POINTERS:
             pointer = getattr(self, name)
             values |= {f"{name}_low": pointer[:32], f"{name}_high": pointer[32:]}
-        values |= {"program_length": self.program_length, "weights_beats": self.weights_beats}
+        values |= {name: getattr(self, name) for name in NUMBERS}
         global_enable, enable, pending = Signal(), Signal(2), Signal(2)
         values |= {"interrupt_global": global_enable, "interrupt_enable": enable}
         for register in REGISTERS:
@@ -105,6 +112,8 @@ class ControlRegisters(wiring.Component):
         m.d.comb += self.interrupt.eq(global_enable & pending.any())
         if self.spec.array.storage is PoolStorage.RAM:
             self._pool_window(m, write, address, data)
+        if self.spec.encoder is not None:
+            self._lengths_window(m, write, address, data)
         return m
 
     def _write_channel(self, m):
@@ -147,6 +156,13 @@ class ControlRegisters(wiring.Component):
         with m.If(stage[1]):
             m.d.sync += self.bus_rdata.eq(Mux(in_profile, read.data, low))
         return stage[0] & (address == REGISTERS[0].address)
+
+    def _lengths_window(self, m, write, address, data):
+        m.submodules.lengths = lengths = Memory(shape=16, depth=LENGTHS, init=[])
+        port, read = lengths.write_port(), lengths.read_port()
+        m.d.comb += [port.en.eq(write & (address >= LENGTHS_BASE) & (address < PROFILE_BASE)),
+                     port.addr.eq(address >> 2), port.data.eq(data), read.addr.eq(self.sequence)]
+        m.d.sync += self.valid_length.eq(read.data)
 
     def _pool_window(self, m, write, address, data):
         """Word 2i is the low half of entry code i's control word, word 2i + 1 the high half."""

@@ -18,24 +18,42 @@ def address_bits(spec):
     return max(1, (spec.activation_words - 1).bit_length())
 
 
+def result_address_bits(spec):
+    """Width of the address of a result: with an encoder, its top bit selects the side bank."""
+    if spec.encoder is None:
+        return address_bits(spec)
+    return unit_address_bits(spec) + 1
+
+
+def unit_address_bits(spec):
+    """Width of a word address in either bank."""
+    return max(address_bits(spec), (spec.encoder.side_words - 1).bit_length())
+
+
+def flag_fields(spec):
+    """Flags of a MATMUL that go with its results, in the order of their bits; none without an encoder."""
+    return {} if spec.encoder is None else {"gelu": 1, "gelu_bank": 1}
+
+
 def command_layout(spec):
     """A MATMUL descriptor, as dispatched; counts are at least 1."""
     address = address_bits(spec)
     return data.StructLayout({"groups": COUNT_BITS, "tiles": COUNT_BITS, "source": address,
-                              "destination": address, "source_stride": STRIDE_BITS,
-                              "destination_stride": STRIDE_BITS})
+                              "destination": result_address_bits(spec), "source_stride": STRIDE_BITS,
+                              "destination_stride": STRIDE_BITS, **flag_fields(spec)})
 
 
 def issue_layout(spec):
     """A K-step on its way to the array: its place in the bank and the word address of its token group."""
     return data.StructLayout({"valid": 1, "first": 1, "last": 1, "bank": range(BANKS),
                               "kstep": number_of(spec.tile_ksteps), "base": address_bits(spec),
-                              "words": range(spec.array.units + 1), "slot": range(SLOTS)})
+                              "words": range(spec.array.units + 1), "slot": range(SLOTS),
+                              **flag_fields(spec)})
 
 
 def pass_layout(spec):
     """A finished pass: word address of its results, their number, and whether its tile ends."""
-    return data.StructLayout({"destination": address_bits(spec), "words": range(spec.array.units + 1),
+    return data.StructLayout({"destination": result_address_bits(spec), "words": range(spec.array.units + 1),
                               "tile_end": 1})
 
 
@@ -84,7 +102,8 @@ class MatmulController(wiring.Component):
         waiting = Signal()  # a tile of the command is still to be taken
         tile = Signal(tile_layout(self.spec))
         running = Signal()
-        base, destination = Signal(address), Signal(address)
+        base, destination = Signal(address), Signal(result_address_bits(self.spec))
+        flags = {name: Signal(name=name) for name in flag_fields(self.spec)}
         source_stride, destination_stride = Signal(STRIDE_BITS), Signal(STRIDE_BITS)
         groups_left = Signal(COUNT_BITS)
         last_group = Signal()
@@ -105,6 +124,7 @@ class MatmulController(wiring.Component):
             self.issue.valid.eq(step), self.issue.first.eq(first), self.issue.last.eq(pass_end),
             self.issue.bank.eq(tile.bank), self.issue.kstep.eq(kstep), self.issue.base.eq(base),
             self.issue.words.eq(tile.words), self.issue.slot.eq(tile.slot),
+            *[self.issue[name].eq(flag) for name, flag in flags.items()],
             self.finished.valid.eq(pass_end), self.finished.p.destination.eq(destination),
             self.finished.p.words.eq(tile.words), self.finished.p.tile_end.eq(last_group)]
 
@@ -127,6 +147,7 @@ class MatmulController(wiring.Component):
                          last.eq(self.tile.p.last_kstep == 0), base.eq(command.source),
                          destination.eq(command.destination), source_stride.eq(command.source_stride),
                          destination_stride.eq(command.destination_stride),
+                         *[flag.eq(command[name]) for name, flag in flags.items()],
                          groups_left.eq(command.groups), last_group.eq(command.groups == 1)]
         m.d.sync += running.eq(take | (running & ~tile_end))
         m.d.sync += draining.eq(Mux(pass_end, (tile.words << 2) - 1, draining - held))

@@ -22,6 +22,18 @@ class Opcode(IntEnum):
     """Run ``tiles`` tiles of the weight stream over ``groups`` groups, ``source`` to ``destination``."""
     STORE = 3
     """Copy ``length`` words from the buffer at ``source`` to output memory at ``offset``."""
+    KEYS = 4
+    """Make the tiles of the next product from keys: ``groups`` groups of ``length`` words at ``source``;
+    ``offset`` holds every row's multiplier in bits 15:0, its shift in bits 31:16."""
+    SOFTMAX = 5
+    """Make the tiles of the next product from scores: ``groups`` groups of ``length`` words at ``source``;
+    ``offset`` holds the numerator of the context in bits 31:0, its exponent in bits 63:32.
+    Flags: ``TABLE_BANK`` of the exp table, ``MAP_PRUNING``."""
+    TRANSPOSE = 6
+    """Transpose ``groups`` groups of ``length`` words at ``source`` to groups of ``tiles`` words."""
+    NORM = 7
+    """LayerNorm of the residual at ``source`` and the branch at word address ``offset``, both of ``groups``
+    groups of ``length`` words in steps of ``source_stride``. Flags: ``TABLE_BANK``, ``OUTPUT_NORM``."""
     END = 255
     """Wait for every unit, then finish the run."""
 
@@ -32,6 +44,29 @@ class Unit(IntFlag):
     LOAD = 1
     ARRAY = 2
     STORE = 4
+    KEYS = 8
+    SOFTMAX = 16
+    TRANSPOSE = 32
+    NORM = 64
+
+
+class Flag(IntFlag):
+    """Bits of the flags field; which ones count depends on the opcode."""
+
+    TABLE_BANK = 1
+    """SOFTMAX, NORM: bank of the unit's table."""
+    MAP_PRUNING = 2
+    """SOFTMAX: prune the attention map."""
+    OUTPUT_NORM = 2
+    """NORM: the table is that of the output norm, else of the attention norm."""
+    GELU = 1
+    """MATMUL: results go through the GELU table."""
+    GELU_BANK = 2
+    """MATMUL: bank of the GELU table."""
+
+
+SIDE_BANK = 1 << 31
+"""Bit of a word address that selects the side bank of the activation buffer."""
 
 
 NO_UNIT = Unit(0)
@@ -56,7 +91,10 @@ class Descriptor:
     length : int
         Words to copy.
     offset : int
-        Bytes from the input or output pointer; a multiple of the bus width.
+        LOAD, STORE: bytes from the input or output pointer, a multiple of the bus width. Else as the
+        opcode says.
+    flags : int
+        See :class:`Flag`.
     """
 
     opcode: Opcode
@@ -69,6 +107,7 @@ class Descriptor:
     destination_stride: int = 0
     length: int = 0
     offset: int = 0
+    flags: int = 0
 
     def pack(self):
         """Bytes of the descriptor.
@@ -76,7 +115,7 @@ class Descriptor:
         >>> len(Descriptor(opcode=Opcode.END).pack())
         32
         """
-        return _LAYOUT.pack(self.opcode, self.wait, self.groups, self.tiles, 0, self.source,
+        return _LAYOUT.pack(self.opcode, self.wait, self.groups, self.tiles, self.flags, self.source,
                             self.destination, self.source_stride, self.destination_stride,
                             self.length, self.offset)
 
@@ -88,8 +127,8 @@ class Descriptor:
         >>> Descriptor.unpack(load.pack()) == load
         True
         """
-        (opcode, wait, groups, tiles, _, source, destination, source_stride, destination_stride,
+        (opcode, wait, groups, tiles, flags, source, destination, source_stride, destination_stride,
          length, offset) = _LAYOUT.unpack(raw)
         return cls(opcode=Opcode(opcode), wait=Unit(wait), groups=groups, tiles=tiles, source=source,
                    destination=destination, source_stride=source_stride,
-                   destination_stride=destination_stride, length=length, offset=offset)
+                   destination_stride=destination_stride, length=length, offset=offset, flags=flags)

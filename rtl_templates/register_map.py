@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 ADDRESS_BITS = 16
+LENGTHS_BASE = 0x3000
+"""Window of valid lengths (encoders): word i is the number of valid tokens of sequence i of a run."""
+LENGTHS = 1024
+"""Words of that window: most sequences of a run of an encoder."""
 PROFILE_BASE = 0x4000
-"""Window of dispatch times: word i is the cycle, counted from start, of descriptor i's dispatch."""
+"""Window of dispatch times: word i is the cycle, counted from start, of descriptor i's dispatch,
+in the last sequence."""
 POOL_BASE = 0x8000
 """Window of the pattern memory (RAM pools): two words an entry, low half first."""
 IDENTITY = 0x4E475748
@@ -43,6 +48,9 @@ REGISTERS = (
     Register(0x38, "output_high", "rw", "output pointer, bits 63:32"),
     Register(0x40, "program_length", "rw", "descriptors in the program, END included"),
     Register(0x48, "weights_beats", "rw", "beats of the weight stream"),
+    Register(0x50, "sequences", "rw", "times that program and weight stream run; 0 counts as 1"),
+    Register(0x58, "input_stride", "rw", "bytes from the input of a sequence to the next"),
+    Register(0x60, "output_stride", "rw", "bytes from the output of a sequence to the next"),
     Register(0x80, "id", "ro", "0x4E475748"),
     Register(0x84, "version", "ro", "version of this map"),
     Register(0x88, "configuration", "ro", "first 32 bits of the configuration hash"),

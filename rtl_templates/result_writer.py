@@ -5,9 +5,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from rtl_templates.activation_buffer import buffer_write_layout
+from rtl_templates.activation_buffer import result_write_layout
+from rtl_templates.gelu_table import GeluTable
 from rtl_templates.kstep_fetch import KStepFetch
-from rtl_templates.matmul_controller import address_bits, pass_layout
+from rtl_templates.matmul_controller import pass_layout, result_address_bits
 from rtl_templates.record_memory import number_of
 from rtl_templates.requantizer import RowRequantizer, requantizer_output
 from rtl_templates.slot_assignment import SIZE
@@ -16,6 +17,7 @@ from rtl_templates.slot_assignment import SIZE
 def passes_in_flight(spec):
     """Depth of the queue of passes: a power of two that holds all whose results are on their way."""
     cycles = KStepFetch.LATENCY + spec.array.latency + RowRequantizer.LATENCY + SIZE
+    cycles += 0 if spec.encoder is None else GeluTable.LATENCY
     return 1 << (cycles // SIZE + 1).bit_length()
 
 
@@ -29,7 +31,7 @@ class ResultWriter(wiring.Component):
     finished : :py:`In(stream.Signature(pass_layout(spec), always_ready=True))`
         Passes, at the latest a cycle before their first row arrives.
     row : :py:`In(requantizer_output(spec.array))`
-    word : :py:`Out(stream.Signature(buffer_write_layout(spec), always_ready=True))`
+    word : :py:`Out(stream.Signature(result_write_layout(spec), always_ready=True))`
     drained : :py:`Out(1)`
         With the last word of a tile.
     idle : :py:`Out(1)`
@@ -41,7 +43,7 @@ class ResultWriter(wiring.Component):
         super().__init__({
             "finished": In(stream.Signature(pass_layout(spec), always_ready=True)),
             "row": In(requantizer_output(spec.array)),
-            "word": Out(stream.Signature(buffer_write_layout(spec), always_ready=True)),
+            "word": Out(stream.Signature(result_write_layout(spec), always_ready=True)),
             "drained": Out(1), "idle": Out(1)})
 
     def elaborate(self, platform):
@@ -56,7 +58,7 @@ class ResultWriter(wiring.Component):
 
         channel = Signal(range(SIZE))
         index = Signal(number_of(self.spec.array.units))
-        address = Signal(address_bits(self.spec))
+        address = Signal(result_address_bits(self.spec))
         gathered = [Signal(8 * self.spec.array.lanes, name=f"channel{r}", reset_less=True)
                     for r in range(SIZE - 1)]
         complete, pass_end = Signal(), Signal()

@@ -1,22 +1,24 @@
 """Sequencer: fetches the program, dispatches its descriptors in order, and ends every run with a status."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import Enum
 from amaranth.lib.wiring import In, Out
 
 from rtl_templates.axi import ADDRESS_BITS
 from rtl_templates.burst_generator import BEATS_BITS
-from rtl_templates.matmul_controller import address_bits, command_layout
-from rtl_templates.program_format import DESCRIPTOR_BYTES, Opcode, Unit
+from rtl_templates.matmul_controller import address_bits, command_layout, flag_fields, unit_address_bits
+from rtl_templates.program_format import DESCRIPTOR_BYTES, SIDE_BANK, Opcode, Unit
 from rtl_templates.record_memory import RecordMemory, RecordSpec
 from rtl_templates.register_map import Status
 
 STATUS_BITS = 4
 INDEX_BITS = 32
+ENCODER_OPCODES = (Opcode.KEYS, Opcode.SOFTMAX, Opcode.TRANSPOSE, Opcode.NORM)
+"""Opcodes of the units of encoder layers; unit i waits at bit 3 + i of a wait mask."""
 
 descriptor_layout = data.StructLayout({
-    "opcode": 8, "wait": 8, "groups": 16, "tiles": 16, "reserved": 16, "source": 32, "destination": 32,
+    "opcode": 8, "wait": 8, "groups": 16, "tiles": 16, "flags": 16, "source": 32, "destination": 32,
     "source_stride": 16, "destination_stride": 16, "length": 32, "offset": 64})
 """A descriptor, as :mod:`rtl_templates.program_format` packs it."""
 
@@ -50,7 +52,7 @@ def transfer_layout(spec):
 
 
 class Sequencer(wiring.Component):
-    """One program per ``start``.
+    """One program per ``start``, as often as there are sequences; END of all but the last begins the next.
 
     A run ends with END, with the first error, or when nothing moves for ``2**watchdog_bits`` cycles. Then
     ``abort`` asks the bus masters to settle what they owe; when they are quiet (or the watchdog bites
@@ -63,14 +65,20 @@ class Sequencer(wiring.Component):
     -------
     start : :py:`In(1)`
         Begin; taken when ``taken`` is 1.
-    program_length, input_pointer, output_pointer : :py:`In`
+    program_length, input_pointer, output_pointer, sequences, input_stride, output_stride : :py:`In`
         Registers; constant during a run.
+    sequence : :py:`Out(32)`
+        Number of the sequence that runs.
     launch : :py:`Out(1)`
         First cycle of a run: read ``program_beats`` beats of program, begin the weight stream.
     program : :py:`In(stream.Signature(bus_bits))`
     matmul : :py:`Out(stream.Signature(command_layout(spec)))`
     transfer : :py:`Out(transfer_layout(spec))`
         Operands of ``load`` or ``store``, which are high for the cycle of dispatch.
+    unit : :py:`Out(4)`
+        Only with an encoder: the descriptor at hand, ``operands``, goes to the unit of this bit, in the
+        order of ``ENCODER_OPCODES``; one at a time, because they share a port of the side bank.
+    units_idle : :py:`In(4)`
     load_idle, array_idle, store_idle : :py:`In(1)`
     quiet : :py:`In(1)`
         No bus transaction is under way.
@@ -88,8 +96,13 @@ class Sequencer(wiring.Component):
 
     def __init__(self, spec):
         self.spec = spec
-        super().__init__({
+        members = {} if spec.encoder is None else {
+            "unit": Out(len(ENCODER_OPCODES)), "units_idle": In(len(ENCODER_OPCODES)),
+            "operands": Out(descriptor_layout)}
+        super().__init__(members | {
             "start": In(1), "taken": Out(1), "program_length": In(INDEX_BITS),
+            "sequences": In(INDEX_BITS), "input_stride": In(32), "output_stride": In(32),
+            "sequence": Out(INDEX_BITS),
             "input_pointer": In(ADDRESS_BITS), "output_pointer": In(ADDRESS_BITS),
             "launch": Out(1), "fetching": Out(1), "program_beats": Out(BEATS_BITS),
             "program": In(stream.Signature(spec.bus_bits)),
@@ -150,8 +163,19 @@ class Sequencer(wiring.Component):
                 m.d.sync += state.eq(State.SETTLE)
             with m.Case(State.SETTLE):
                 m.d.sync += state.eq(State.IDLE)
+        final = Signal(init=1)
+        m.d.sync += final.eq(self.sequence + 1 >= self.sequences)
         with m.If(go & (self._opcode == Opcode.END)):
-            m.d.sync += [state.eq(State.FINISH), self.index.eq(self.index)]
+            with m.If(final):
+                m.d.sync += [state.eq(State.FINISH), self.index.eq(self.index)]
+            with m.Else():
+                m.d.sync += [self.index.eq(0), self.sequence.eq(self.sequence + 1)]
+        m.d.sync += [self._input.eq(Mux(self.launch, self.input_pointer,
+                                        self._input + Mux(go & self._ends, self.input_stride, 0))),
+                     self._output.eq(Mux(self.launch, self.output_pointer,
+                                         self._output + Mux(go & self._ends, self.output_stride, 0)))]
+        with m.If(self.launch):
+            m.d.sync += self.sequence.eq(0)
         with m.If(self.running & (state != State.FINISH)):
             for code, error in ((Status.WATCHDOG, bitten[-1]), (Status.BAD_TILE, self.bad_tile),
                                 (Status.WRITE_ERROR, self.write_error), (Status.READ_ERROR, self.read_error)):
@@ -191,15 +215,18 @@ class Sequencer(wiring.Component):
         opcode = descriptor.opcode
         loads, stores, multiplies = (Signal(name=name) for name in ("loads", "stores", "multiplies"))
         ends = Signal()
+        self._ends = ends
+        self._input, self._output = (Signal(ADDRESS_BITS, name=name) for name in ("input", "output"))
+        units, units_idle, unit_known = self._units(m, state, descriptor)
         with m.If(state == State.DECODE):
-            base = Mux(opcode == Opcode.LOAD, self.input_pointer, self.output_pointer)
+            base = Mux(opcode == Opcode.LOAD, self._input, self._output)
             m.d.sync += [
                 loads.eq(opcode == Opcode.LOAD), stores.eq(opcode == Opcode.STORE),
                 multiplies.eq(opcode == Opcode.MATMUL), ends.eq(opcode == Opcode.END),
                 known.eq(~beyond & (
                     (((opcode == Opcode.LOAD) | (opcode == Opcode.STORE)) & descriptor.length.any())
                     | ((opcode == Opcode.MATMUL) & descriptor.groups.any() & descriptor.tiles.any())
-                    | (opcode == Opcode.END))),
+                    | (opcode == Opcode.END) | unit_known)),
                 self.transfer.address.eq(base + descriptor.offset),
                 self.transfer.beats.eq(sum(descriptor.length << bit for bit in range(8)
                                            if beats_per_word >> bit & 1))]
@@ -207,7 +234,7 @@ class Sequencer(wiring.Component):
         check = Signal()
         m.d.comb += [
             check.eq((state == State.CHECK) & known),
-            idle.eq((self.load_idle | ~descriptor.wait[Unit.LOAD.bit_length() - 1])
+            idle.eq(units_idle & (self.load_idle | ~descriptor.wait[Unit.LOAD.bit_length() - 1])
                     & (self.array_idle | ~descriptor.wait[Unit.ARRAY.bit_length() - 1])
                     & (self.store_idle | ~descriptor.wait[Unit.STORE.bit_length() - 1])),
             self.transfer.length.eq(descriptor.length), self.transfer.source.eq(descriptor.source),
@@ -217,8 +244,31 @@ class Sequencer(wiring.Component):
             self.matmul.valid.eq(check & multiplies & idle)]
         m.d.comb += [self.matmul.payload[name].eq(descriptor[name]) for name in (
             "groups", "tiles", "source", "destination", "source_stride", "destination_stride")]
-        self._opcode = opcode
         go = Signal()
-        m.d.comb += go.eq(self.load | self.store | (self.matmul.valid & self.matmul.ready)
-                          | (check & ends & self.load_idle & self.array_idle & self.store_idle))
+        started = Const(0)
+        all_idle = self.load_idle & self.array_idle & self.store_idle
+        if spec.encoder is not None:
+            side = descriptor.destination[SIDE_BANK.bit_length() - 1]
+            m.d.comb += [self.matmul.p.destination.eq(Cat(descriptor.destination[:unit_address_bits(spec)],
+                                                          side))]
+            m.d.comb += [self.matmul.payload[name].eq(descriptor.flags[bit])
+                         for bit, name in enumerate(flag_fields(spec))]
+            every = self.units_idle.all()
+            m.d.comb += [self.unit.eq(Mux(check & idle & every, units, 0)), self.operands.eq(descriptor)]
+            started, all_idle = self.unit.any(), all_idle & every
+        self._opcode = opcode
+        m.d.comb += go.eq(self.load | self.store | (self.matmul.valid & self.matmul.ready) | started
+                          | (check & ends & all_idle))
         return go, (state == State.CHECK) & ~known
+
+    def _units(self, m, state, descriptor):
+        """Which unit of encoder layers a descriptor is for; whether those it waits for are idle."""
+        if self.spec.encoder is None:
+            return None, Const(1), Const(0)
+        units = Signal(len(ENCODER_OPCODES))
+        chosen = Cat(descriptor.opcode == opcode for opcode in ENCODER_OPCODES)
+        complete = descriptor.groups.any() & descriptor.length.any()
+        with m.If(state == State.DECODE):
+            m.d.sync += units.eq(chosen)
+        waited = descriptor.wait[Unit.KEYS.bit_length() - 1:Unit.NORM.bit_length()]
+        return units, (self.units_idle | ~waited).all(), chosen.any() & complete

@@ -30,6 +30,8 @@ class StreamReader(wiring.Component):
         The consumer has made room for one more beat.
     abort : :py:`In(1)`
         Ask for nothing more, accept and drop what still comes.
+    exhausted : :py:`Out(1)`
+        The whole range has been asked for.
     quiet : :py:`Out(1)`
         No address is offered and every beat asked for has come.
     error : :py:`Out(1)`
@@ -45,7 +47,8 @@ class StreamReader(wiring.Component):
     def __init__(self, bus_bits):
         self.bus_bits = bus_bits
         super().__init__({"start": In(1), "address": In(ADDRESS_BITS), "beats": In(BEATS_BITS),
-                          "taken": In(1), "abort": In(1), "quiet": Out(1), "error": Out(1),
+                          "taken": In(1), "abort": In(1), "exhausted": Out(1), "quiet": Out(1),
+                          "error": Out(1),
                           "ar": Out(stream.Signature(burst_layout)),
                           "r": In(stream.Signature(read_beat_layout(bus_bits))),
                           "o": Out(stream.Signature(bus_bits))})
@@ -54,7 +57,8 @@ class StreamReader(wiring.Component):
         m = Module()
         m.submodules.bursts = bursts = BurstGenerator(self.bus_bits)
         m.d.comb += [bursts.start.eq(self.start), bursts.address.eq(self.address),
-                     bursts.beats.eq(self.beats), bursts.abort.eq(self.abort)]
+                     bursts.beats.eq(self.beats), bursts.abort.eq(self.abort),
+                     self.exhausted.eq(bursts.exhausted)]
         asked = Signal()
         m.d.comb += [self.ar.valid.eq(bursts.o.valid), self.ar.payload.eq(bursts.o.payload),
                      bursts.o.ready.eq(self.ar.ready), asked.eq(self.ar.valid & self.ar.ready)]

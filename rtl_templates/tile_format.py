@@ -1,24 +1,49 @@
-"""The weight stream: one packet per tile, in the order in which the program consumes them.
+"""The weight stream: one packet per tile or table, in the order in which the program consumes them.
 
 A *tile* is one row group: up to 4R output rows over the whole inner dimension. Its packet has four
 sections, each padded to whole beats of the bus:
 
 1. header, 1 beat: K-steps in bits 15:0, output words in bits 23:16, marker 0xA5 in bits 31:24;
-2. row constants, 64 bits a row, 4R rows: bias in bits 31:0, multiplier in 47:32, shift in 53:48;
-3. index, one record a K-step: column in the low ``column_bits``, one dense bit (absent if control
+2. index, one record a K-step: column in the low ``column_bits``, one dense bit (absent if control
    words come with the stream), then R control fields;
-4. weights, R x 4n bytes a K-step: byte ``unit * 4n + slot``.
+3. weights, R x 4n bytes a K-step: byte ``unit * 4n + slot``;
+4. row constants, 64 bits a row, 4R rows: bias in bits 31:0, multiplier in 47:32, shift in 53:48, outlier
+   in 54 (the row uses the second GELU table).
 
 A K-step multiplies one activation word, ``column``, with one 4x4 block of each of the R block units.
+Constants come last, because those of attention tiles that are made on chip follow from their weights.
+
+Two other packets begin with a header beat of their own marker:
+
+* table, 0xA6: payload beats in bits 15:0, table id in 19:16, bank in 20; then the payload;
+* local, 0xA7: bits 15:0 tell how many tile packets come next from the on-chip source instead of memory.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
 TILE_MARKER = 0xA5
+TABLE_MARKER = 0xA6
+LOCAL_MARKER = 0xA7
 HEADER_KSTEPS_BITS = 16
+HEADER_COUNT_BITS = 16
 CONSTANT_BITS = 64
+OUTLIER_BIT = 54
+
+
+class Table(IntEnum):
+    """Id of a table packet: which unit's memory its payload goes to."""
+
+    GELU = 1
+    """256 or 512 bytes, int8: the entries of :meth:`GeluTableSpec.table`."""
+    EXP = 2
+    """256 bytes: the entries of :func:`compressor.intops.softmax.exp_table`."""
+    ATTENTION_NORM = 3
+    """Scalars, then the constants of each channel."""
+    OUTPUT_NORM = 4
+    """As ``ATTENTION_NORM``."""
 
 
 def _power_of_two_at_least(x):
@@ -94,7 +119,8 @@ class TileFormat:
         """Beats of the whole packet."""
         return 1 + self.constant_beats + self.index_beats(ksteps) + self.weight_beats(ksteps)
 
-    def pack(self, *, words, columns, dense, controls, weights, bias, multiplier, shift):
+    def pack(self, *, words, columns, dense, controls, weights, bias, multiplier, shift,
+             outlier=None):
         """Bytes of one packet.
 
         Parameters
@@ -111,6 +137,8 @@ class TileFormat:
             Weights in slot order.
         bias, multiplier, shift : int arrays, shape (4R,)
             Row constants; rows that are not written are 0 (shift 1).
+        outlier : bool array, shape (4R,), optional
+            Rows of outlier channels; none unless given.
 
         Returns
         -------
@@ -128,12 +156,44 @@ class TileFormat:
         constants = (bias.astype(np.int64).astype(np.uint64) & np.uint64(0xFFFFFFFF)
                      | multiplier.astype(np.uint64) << np.uint64(32)
                      | shift.astype(np.uint64) << np.uint64(48)).astype("<u8")
+        if outlier is not None:
+            constants |= outlier.astype("<u8") << np.uint64(OUTLIER_BIT)
         index = pack_bitfields([(columns, self.column_bits)]
                                + [(dense, 1)] * self.has_dense_bit
                                + [(controls[:, u], self.control_bits) for u in range(self.units)],
                                self.record_bits)
-        sections = (header, constants, index, np.ascontiguousarray(weights, np.int8))
+        sections = (header, index, np.ascontiguousarray(weights, np.int8), constants)
         return np.concatenate([self._pad(section) for section in sections])
+
+    def pack_table(self, *, table, bank, payload):
+        """Bytes of a table packet.
+
+        Parameters
+        ----------
+        table : Table
+        bank : int
+            0 or 1: the bank of the unit's memory.
+        payload : array
+            Its bytes go out as they are, padded with 0 to whole beats, 1 to 65535 of them.
+
+        Returns
+        -------
+        uint8 array, whole beats
+        """
+        if bank not in (0, 1):
+            raise ValueError(f"the bank of a table must be 0 or 1, not {bank}")
+        body = self._pad(np.ascontiguousarray(payload))
+        beats = len(body) // (self.bus_bits // 8)
+        if not 1 <= beats < 1 << HEADER_COUNT_BITS:
+            raise ValueError(f"a table needs 1 to {(1 << HEADER_COUNT_BITS) - 1} beats, not {beats}")
+        header = beats | Table(table) << 16 | bank << 20 | TABLE_MARKER << 24
+        return np.concatenate([self._pad(np.array([header], "<u4")), body])
+
+    def pack_local(self, tiles):
+        """Bytes of the packet, one beat, after which ``tiles`` (1 to 65535) packets are made on chip."""
+        if not 1 <= tiles < 1 << HEADER_COUNT_BITS:
+            raise ValueError(f"a local header counts 1 to {(1 << HEADER_COUNT_BITS) - 1} tiles, not {tiles}")
+        return self._pad(np.array([tiles | LOCAL_MARKER << 24], "<u4"))
 
     def _pad(self, section):
         raw = np.frombuffer(section.tobytes(), np.uint8)

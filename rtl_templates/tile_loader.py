@@ -1,22 +1,33 @@
 """Tile loader: parses the weight stream and fills the banks."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import IntEnum
 from amaranth.lib.wiring import In, Out
 
 from rtl_templates.record_memory import number_of
 from rtl_templates.tile_banks import BANKS, SLOTS, bank_write_layout, section_specs
-from rtl_templates.tile_format import HEADER_KSTEPS_BITS, TILE_MARKER
+from rtl_templates.tile_format import (
+    HEADER_COUNT_BITS,
+    HEADER_KSTEPS_BITS,
+    LOCAL_MARKER,
+    TABLE_MARKER,
+    TILE_MARKER,
+    Table,
+)
+
+ENTRY_BITS = {Table.GELU: 8, Table.EXP: 8, Table.ATTENTION_NORM: 64, Table.OUTPUT_NORM: 64}
+"""Width of an entry of each table, in bits."""
 
 
-class Section(IntEnum, shape=2):
+class Section(IntEnum, shape=3):
     """Section of the packet that the next beat belongs to."""
 
     HEADER = 0
-    CONSTANTS = 1
-    INDEX = 2
-    WEIGHTS = 3
+    INDEX = 1
+    WEIGHTS = 2
+    CONSTANTS = 3
+    TABLE = 4
 
 
 def tile_layout(spec):
@@ -26,8 +37,16 @@ def tile_layout(spec):
         "words": range(spec.array.units + 1)})
 
 
+def table_write_layout():
+    """An entry on its way to the table of a unit: one of the four, its bank, its place, its value."""
+    return data.StructLayout({"enable": 1, "id": Table, "bank": 1, "address": HEADER_COUNT_BITS, "data": 64})
+
+
 class TileLoader(wiring.Component):
-    """Takes one beat per cycle. Begins a packet once a bank and a slot of row constants are free.
+    """Takes one beat per cycle. Begins a tile once a bank and a slot of row constants are free.
+
+    A beat of a table takes a cycle for each of its entries. After a local header, as many tiles as it
+    says are taken from ``local``.
 
     Latency: ``LOADED`` clock cycles from the last beat to the tile's being offered; a bank that is
     released, or a slot whose results have drained, can be filled from the next cycle on.
@@ -36,6 +55,10 @@ class TileLoader(wiring.Component):
     -------
     i : :py:`In(stream.Signature(bus_bits))`
         Packets of :class:`rtl_templates.tile_format.TileFormat`.
+    local : :py:`In(stream.Signature(bus_bits))`
+        Only with an encoder: tile packets that are made on chip.
+    table : :py:`Out(table_write_layout())`
+        Only with an encoder.
     write : :py:`Out(bank_write_layout(spec))`
     tile : :py:`Out(stream.Signature(tile_layout(spec)))`
         Tiles in order, each once it is complete.
@@ -51,9 +74,12 @@ class TileLoader(wiring.Component):
 
     def __init__(self, spec):
         self.spec = spec
-        super().__init__({"i": In(stream.Signature(spec.bus_bits)), "write": Out(bank_write_layout(spec)),
-                          "tile": Out(stream.Signature(tile_layout(spec))), "release": In(1),
-                          "drained": In(1), "error": Out(1)})
+        members = {"i": In(stream.Signature(spec.bus_bits)), "write": Out(bank_write_layout(spec)),
+                   "tile": Out(stream.Signature(tile_layout(spec))), "release": In(1),
+                   "drained": In(1), "error": Out(1)}
+        if spec.encoder is not None:
+            members |= {"local": In(stream.Signature(spec.bus_bits)), "table": Out(table_write_layout())}
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -61,12 +87,18 @@ class TileLoader(wiring.Component):
         section = Signal(Section)
         banks_held = Signal(range(BANKS + 1))
         slots_held = Signal(range(SLOTS + 1))
-        beat = self.i.payload
-        header, take, complete = Signal(), Signal(), Signal()
+        beat, valid = Signal(self.spec.bus_bits), Signal()
+        ready, header, take, complete = Signal(), Signal(), Signal(), Signal()
+        table_entry_end = Signal(init=1)
+        beat_marker = beat[24:32]
         m.d.comb += [
-            self.i.ready.eq(~self.error & ((section != Section.HEADER)
-                                           | ((banks_held != BANKS) & (slots_held != SLOTS)))),
-            take.eq(self.i.valid & self.i.ready), header.eq(take & (section == Section.HEADER))]
+            ready.eq(~self.error & Mux(
+                section == Section.HEADER,
+                (beat_marker != TILE_MARKER) | ((banks_held != BANKS) & (slots_held != SLOTS)),
+                table_entry_end)),
+            take.eq(valid & ready),
+            header.eq(take & (section == Section.HEADER) & (beat_marker == TILE_MARKER))]
+        self._source(m, beat, valid, ready, take & (section == Section.HEADER), complete)
         m.d.sync += [banks_held.eq(banks_held + header - self.release),
                      slots_held.eq(slots_held + header - self.drained)]
 
@@ -74,19 +106,24 @@ class TileLoader(wiring.Component):
         words = Signal(8)
         marker = Signal(8)
         check = Signal()
-        m.d.sync += check.eq(header)
-        with m.If(header):
+        m.d.sync += check.eq(take & (section == Section.HEADER))
+        with m.If(take & (section == Section.HEADER)):
             m.d.sync += [ksteps.eq(beat), words.eq(beat[16:24]), marker.eq(beat[24:32])]
-        with m.If(check & ((marker != TILE_MARKER) | (ksteps == 0) | (ksteps > self.spec.tile_ksteps)
-                           | (words == 0) | (words > self.spec.array.units))):
+        bad_sizes = ((ksteps == 0) | (ksteps > self.spec.tile_ksteps) | (words == 0)
+                     | (words > self.spec.array.units))
+        others = (TABLE_MARKER, LOCAL_MARKER) if self.spec.encoder is not None else ()
+        other = sum((marker == value for value in others), start=Const(0))
+        with m.If(check & Mux(marker == TILE_MARKER, bad_sizes, other == 0)):
             m.d.sync += self.error.eq(1)
 
-        # Rows of the sections minus one; two cycles after the header, when the index begins at the earliest.
+        # Rows of the sections minus one.
         last_row = {name: Signal(spec.row_bits, name=f"last_row_{name}")
                     for name, spec in sections.items()}
         index_shift = sections["index"].records_per_row.bit_length() - 1
         m.d.comb += last_row["constants"].eq(sections["constants"].rows - 1)
-        m.d.sync += [last_row["index"].eq((ksteps - 1) >> index_shift), last_row["weights"].eq(ksteps - 1)]
+        m.d.sync += last_row["weights"].eq(ksteps - 1)
+        with m.If(header):
+            m.d.sync += last_row["index"].eq((beat[:HEADER_KSTEPS_BITS] - 1) >> index_shift)
 
         row = Signal(max(spec.row_bits for spec in sections.values()))
         part = Signal(number_of(max(spec.parts for spec in sections.values())))
@@ -99,14 +136,17 @@ class TileLoader(wiring.Component):
                     m.d.comb += [last_part.eq(part == sections[name].parts - 1),
                                  section_end.eq(last_part & (row == last_row[name]))]
         with m.If(header):
-            m.d.sync += [section.eq(Section.CONSTANTS), row.eq(0), part.eq(0)]
-        with m.Elif(take):
+            m.d.sync += [section.eq(Section.INDEX), row.eq(0), part.eq(0)]
+        with m.Elif(take & (section != Section.HEADER) & (section != Section.TABLE)):
             m.d.sync += part.eq(part + 1)
             with m.If(last_part):
                 m.d.sync += [part.eq(0), row.eq(row + 1)]
             with m.If(section_end):
-                m.d.sync += [row.eq(0), section.eq(section + 1)]  # weights wrap to header
-        m.d.comb += complete.eq(take & section_end & (section == Section.WEIGHTS))
+                m.d.sync += [row.eq(0), section.eq(Mux(section == Section.CONSTANTS, Section.HEADER,
+                                                       section + 1))]
+        if self.spec.encoder is not None:
+            self._tables(m, section, beat, valid, take, table_entry_end)
+        m.d.comb += complete.eq(take & section_end & (section == Section.CONSTANTS))
         with m.If(complete):
             m.d.sync += [bank.eq(bank + 1), slot.eq(slot + 1)]
 
@@ -115,6 +155,48 @@ class TileLoader(wiring.Component):
                      self.write.part.eq(part), self.write.data.eq(beat)]
         self._offer(m, complete, bank, slot, ksteps, words)
         return m
+
+    def _source(self, m, beat, valid, ready, packet, complete):
+        """Beats come from memory, or, after a local header, from the units."""
+        if self.spec.encoder is None:
+            m.d.comb += [beat.eq(self.i.payload), valid.eq(self.i.valid), self.i.ready.eq(ready)]
+            return
+        left = Signal(HEADER_COUNT_BITS)
+        local = Signal()
+        m.d.comb += [local.eq(left.any()), beat.eq(Mux(local, self.local.payload, self.i.payload)),
+                     valid.eq(Mux(local, self.local.valid, self.i.valid)),
+                     self.i.ready.eq(ready & ~local), self.local.ready.eq(ready & local)]
+        with m.If(packet & (beat[24:32] == LOCAL_MARKER)):
+            m.d.sync += left.eq(beat)
+        with m.Elif(complete & local):
+            m.d.sync += left.eq(left - 1)
+
+    def _tables(self, m, section, beat, valid, take, entry_end):
+        """Entries of a table, one per cycle; ``entry_end`` is 1 with the last one of a beat."""
+        bus_bits = self.spec.bus_bits
+        beats, table = Signal(HEADER_COUNT_BITS), Signal(Table, init=Table.GELU)
+        bank, address = Signal(), Signal(HEADER_COUNT_BITS)
+        entry = Signal(range(bus_bits // 8))
+        wide = Signal()
+        within = valid & (section == Section.TABLE)
+        m.d.comb += [
+            wide.eq((table == Table.ATTENTION_NORM) | (table == Table.OUTPUT_NORM)),
+            entry_end.eq((section != Section.TABLE)
+                         | (entry == Mux(wide, bus_bits // 64 - 1, bus_bits // 8 - 1)))]
+        with m.If(within):
+            m.d.sync += [entry.eq(Mux(entry_end, 0, entry + 1)), address.eq(address + 1)]
+        narrow = beat.word_select(entry, 8)
+        m.d.sync += [
+            self.table.enable.eq(within), self.table.id.eq(table), self.table.bank.eq(bank),
+            self.table.address.eq(address),
+            self.table.data.eq(Mux(wide, beat.word_select(entry[:max(1, len(entry) - 3)], 64), narrow))]
+        with m.If(take & (section == Section.HEADER) & (beat[24:32] == TABLE_MARKER)):
+            m.d.sync += [section.eq(Section.TABLE), beats.eq(beat), table.eq(beat[16:20]), bank.eq(beat[20]),
+                         entry.eq(0), address.eq(0)]
+        with m.Elif(take & (section == Section.TABLE)):
+            m.d.sync += beats.eq(beats - 1)
+            with m.If(beats == 1):
+                m.d.sync += section.eq(Section.HEADER)
 
     def _offer(self, m, complete, bank, slot, ksteps, words):
         """Up to one loaded tile in each bank, offered in the order of loading."""

@@ -35,6 +35,19 @@ of their MATMUL; s_i is the beats of all tiles before:
 * last result requantized: ``drained_i = L_i + result_latency + 4 W_i - 1``.
 The array is idle at ``drained_i + drained_to_idle`` of its last tile.
 
+With an encoder the results go through the GELU table on top of the requantizer, and
+
+* a table of n beats of E entries takes ``1 + n * E`` cycles of the loader, a local header 1; neither waits
+  for a bank;
+* a tile made on chip: its header is offered ``prepare_cycles`` after the last beat of the one before, or
+  ``1 + prepare_cycles`` after its unit's dispatch; h_i waits for that instead of for the stream;
+  ``e_i = h_i + load_cycles``. Its unit is idle at ``e + 1`` of its last tile;
+* KEYS, SOFTMAX, TRANSPOSE and NORM are dispatched once all four of these units are idle; TRANSPOSE and
+  NORM are idle ``cycles(groups, columns) + 1`` after their dispatch.
+
+With several sequences, END of all but the last only waits for all units; the next sequence's first
+descriptor follows it as any other would, and the weight stream begins anew without a gap.
+
 The read latency must stay below ``Timing.read_latency_limit``, beyond which the beats that a master may
 have under way no longer hide it; the write latency likewise.
 """
@@ -47,18 +60,23 @@ from dataclasses import dataclass
 from rtl_templates.array_spec import AcceleratorSpec
 from rtl_templates.axi import OUTSTANDING_BEATS, burst_beats
 from rtl_templates.beat_fifo import BeatFifo
+from rtl_templates.encoder_units import EncoderUnitSpecs
+from rtl_templates.gelu_table import GeluTable
 from rtl_templates.kstep_fetch import KStepFetch
 from rtl_templates.load_unit import LoadUnit, word_interval
 from rtl_templates.matmul_controller import MatmulController
-from rtl_templates.program_format import Opcode, Unit
+from rtl_templates.program_format import Flag, Opcode, Unit
 from rtl_templates.requantizer import RowRequantizer
-from rtl_templates.sequencer import Sequencer, program_memory
+from rtl_templates.sequencer import ENCODER_OPCODES, Sequencer, program_memory
 from rtl_templates.slot_assignment import SIZE
 from rtl_templates.store_unit import StoreUnit
 from rtl_templates.stream_reader import StreamReader
 from rtl_templates.stream_writer import StreamWriter
 from rtl_templates.tile_banks import SLOTS
-from rtl_templates.tile_loader import TileLoader
+from rtl_templates.tile_format import Table
+from rtl_templates.tile_loader import ENTRY_BITS, TileLoader
+
+ENCODER_UNITS = Unit.KEYS | Unit.SOFTMAX | Unit.TRANSPOSE | Unit.NORM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +124,9 @@ class Timing:
     drained_to_idle = 1
     """From the last requantized row to the array's being idle."""
 
+    unit_to_idle = 1
+    """From a unit's last cycle to its being idle."""
+
     @property
     def word_interval(self):
         """Cycles that LOAD and STORE take for a word."""
@@ -118,8 +139,13 @@ class Timing:
 
     @property
     def result_latency(self):
-        """From the last K-step of a pass to its first requantized row: fetch, array, requantizer."""
-        return KStepFetch.LATENCY + self.spec.array.latency + RowRequantizer.LATENCY
+        """From the last K-step of a pass to its first row: fetch, array, requantizer, GELU table."""
+        table = 0 if self.spec.encoder is None else GeluTable.LATENCY
+        return KStepFetch.LATENCY + self.spec.array.latency + RowRequantizer.LATENCY + table
+
+    def table_cycles(self, packet):
+        """From the header of a table to its last entry."""
+        return packet.beats * self.spec.bus_bits // ENTRY_BITS[packet.table]
 
     @property
     def read_latency_limit(self):
@@ -170,12 +196,59 @@ class Prediction:
     store: int
 
 
+@dataclass(frozen=True)
+class TablePacket:
+    """A table in the weight stream: which, and beats of its payload."""
+
+    table: Table
+    beats: int
+
+
+@dataclass(frozen=True)
+class LocalPacket:
+    """A header in the weight stream: so many tiles are made on chip."""
+
+    tiles: int
+
+
+class _Source:
+    """The tiles that one KEYS or SOFTMAX makes: (words, ksteps), cycles to prepare and to load each."""
+
+    def __init__(self, specs, descriptor, dispatch, length):
+        columns = descriptor.length
+        if descriptor.opcode is Opcode.KEYS:
+            unit = specs.keys
+            self.prepare, self.load = unit.prepare_cycles, unit.load_cycles(columns)
+            self.ksteps = columns * unit.parts
+        else:
+            unit = specs.softmax
+            pruned = unit.prunes(descriptor.flags & Flag.MAP_PRUNING, length)
+            self.prepare, self.load = unit.prepare_cycles(columns), unit.load_cycles(columns, pruned=pruned)
+            self.ksteps = unit.ksteps(columns, pruned=pruned)
+        self.blocks, self.units = descriptor.groups * unit.quarters, unit.units
+        self.left = unit.tile_count(descriptor.groups)
+        self.offered = dispatch + 1 + self.prepare
+        self.idle_at = None
+
+    def next(self, earliest):
+        """The next tile and the end of its loading, which may begin at ``earliest``."""
+        end = max(self.offered, earliest) + self.load
+        words = min(self.units, self.blocks)
+        self.blocks -= words
+        self.left -= 1
+        self.offered = end + self.prepare
+        if not self.left:
+            self.idle_at = end + Timing.unit_to_idle
+        return (words, self.ksteps), end
+
+
 class _Tiles:
     """The recursion over the tiles of a run; ``product`` advances it by one MATMUL."""
 
     def __init__(self, timing, tiles, memory):
         self.timing = timing
-        self.tiles = iter(tiles)
+        self.items = iter(tiles)
+        self.local_left, self.sources = 0, deque()
         self.beats = functools.cache(timing.spec.tiles.beats)
         self.result_latency = timing.result_latency
         self.streamed = timing.weights_ready + memory.read_latency  # weights_ready + s_i
@@ -189,12 +262,9 @@ class _Tiles:
     def product(self, dispatch, groups, count):
         timing = self.timing
         want = dispatch + timing.dispatch_to_take
-        for words, ksteps in itertools.islice(self.tiles, count):
-            beats, rows = self.beats(ksteps), SIZE * words
-            begin = max(self.load_end + 1, self.streamed, self.before_last + timing.release_to_load,
-                        self.drained[0] + timing.release_to_load)
-            self.load_end = begin + beats - 1
-            self.streamed += beats
+        for _ in range(count):
+            words, ksteps = self._load()
+            rows = SIZE * words
             loaded = self.load_end + timing.loaded_to_take
             self.weight_wait += max(0, loaded - max(self.last + 1, want))
             taken = max(loaded, self.last, want)
@@ -209,8 +279,70 @@ class _Tiles:
         self.accepts_at = taken + timing.accept_next
         self.idle_at = self.drained[-1] + timing.drained_to_idle
 
+    def _load(self):
+        """Load the next tile, and what comes before it in the stream; its words and K-steps."""
+        timing = self.timing
+        while not self.local_left:
+            item = next(self.items, None)
+            begin = max(self.load_end + 1, self.streamed)
+            if isinstance(item, TablePacket):
+                self.load_end = begin + timing.table_cycles(item)
+                self.streamed += 1 + item.beats
+            elif isinstance(item, LocalPacket):
+                self.load_end, self.local_left = begin, item.tiles
+                self.streamed += 1
+            elif item is None:
+                raise ValueError("the program consumes more tiles than the weight stream has")
+            else:
+                beats = self.beats(item[1])
+                self.load_end = max(begin, self._free()) + beats - 1
+                self.streamed += beats
+                return item
+        self.local_left -= 1
+        if not self.sources:
+            raise ValueError("a product comes before the KEYS or SOFTMAX that makes its tiles")
+        tile, self.load_end = self.sources[0].next(max(self.load_end + 1, self._free()))
+        if not self.sources[0].left:
+            self.sources.popleft()
+        return tile
 
-def predict(spec, descriptors, tiles, memory=None):
+    def _free(self):
+        """First cycle with a free bank and a free slot of row constants."""
+        return max(self.before_last, self.drained[0]) + self.timing.release_to_load
+
+
+class _Units:
+    """When the units of encoder layers are idle."""
+
+    def __init__(self, spec, array):
+        self.array = array
+        self.specs = None if spec.encoder is None else EncoderUnitSpecs(spec)
+        self.idle_at, self.sources = {}, {}
+
+    def idle(self, wait=ENCODER_UNITS):
+        """First cycle in which all of these are idle."""
+        for unit in list(self.sources):
+            if unit & wait:
+                source = self.sources.pop(unit)
+                if source.idle_at is None:
+                    raise ValueError(f"a descriptor waits for {unit.name} before a product took its tiles")
+                self.idle_at[unit] = source.idle_at
+        return max((time for unit, time in self.idle_at.items() if unit & wait), default=0)
+
+    def start(self, descriptor, time, length):
+        """Begin a descriptor's work."""
+        opcode = descriptor.opcode
+        if opcode in (Opcode.KEYS, Opcode.SOFTMAX):
+            source = _Source(self.specs, descriptor, time, length)
+            self.sources[Unit[opcode.name]] = source
+            self.array.sources.append(source)
+        else:
+            unit = self.specs.norm if opcode is Opcode.NORM else self.specs.transposer
+            cycles = unit.cycles(descriptor.groups, descriptor.length)
+            self.idle_at[Unit[opcode.name]] = time + cycles + Timing.unit_to_idle
+
+
+def predict(spec, descriptors, tiles, memory=None, lengths=(0,)):
     """Exact cycles of a program under the nominal memory; see the recursion above.
 
     Parameters
@@ -218,14 +350,17 @@ def predict(spec, descriptors, tiles, memory=None):
     spec : AcceleratorSpec
     descriptors : sequence of Descriptor
         A complete program; the last is END.
-    tiles : sequence of (words, ksteps)
-        Output words and K-steps of the tiles in the weight stream, in order.
+    tiles : sequence of (words, ksteps), :class:`TablePacket` or :class:`LocalPacket`
+        The weight stream, in order; tiles by output words and K-steps.
     memory : optional
         Anything with ``read_latency`` and ``write_latency``; :class:`NominalMemory` unless given.
+    lengths : sequence of int, optional
+        Valid length of each sequence; one sequence unless given. Only map pruning makes them count.
 
     Returns
     -------
     Prediction
+        Its dispatches are those of the last sequence.
 
     Raises
     ------
@@ -242,25 +377,33 @@ def predict(spec, descriptors, tiles, memory=None):
             raise ValueError(f"{name} must be 1 to {timing.read_latency_limit - 1} cycles for an exact "
                              f"prediction, not {getattr(memory, name)}")
     needed = sum(d.tiles for d in descriptors if d.opcode is Opcode.MATMUL)
-    if needed > len(tiles):
-        raise ValueError(f"the program consumes {needed} tiles; the weight stream has {len(tiles)}")
+    present = sum(item.tiles if isinstance(item, LocalPacket) else 1 for item in tiles
+                  if not isinstance(item, TablePacket))
+    if needed > present:
+        raise ValueError(f"the program consumes {needed} tiles; the weight stream has {present}")
 
-    array = _Tiles(timing, tiles, memory)
+    array = _Tiles(timing, itertools.chain.from_iterable(itertools.repeat(tiles, len(lengths))), memory)
+    units = _Units(spec, array)
     ready = (timing.address + memory.read_latency + timing.program_beats(len(descriptors)) - 1
              + timing.fetch_to_dispatch)
     load_idle = store_idle = 0
     load = store = 0
     dispatches = []
-    for descriptor in descriptors:
+    for length, descriptor in itertools.product(lengths, descriptors):
         opcode = descriptor.opcode
         time = max(ready, load_idle * bool(descriptor.wait & Unit.LOAD),
                    array.idle_at * bool(descriptor.wait & Unit.ARRAY),
                    store_idle * bool(descriptor.wait & Unit.STORE))
+        if descriptor.wait & ENCODER_UNITS:
+            time = max(time, units.idle(descriptor.wait))
         if opcode is Opcode.MATMUL:
             time = max(time, array.accepts_at)
             array.product(time, descriptor.groups, descriptor.tiles)
         elif opcode is Opcode.END:
-            time = max(time, load_idle, array.idle_at, store_idle)
+            time = max(time, load_idle, array.idle_at, store_idle, units.idle())
+        elif opcode in ENCODER_OPCODES:
+            time = max(time, units.idle())
+            units.start(descriptor, time, length)
         else:
             time = max(time, load_idle, store_idle)
             if opcode is Opcode.LOAD:
@@ -271,5 +414,6 @@ def predict(spec, descriptors, tiles, memory=None):
                 store += store_idle - time - 1
         dispatches.append(time)
         ready = time + timing.dispatch_interval
-    return Prediction(cycles=dispatches[-1] + timing.end_to_done, dispatches=dispatches, busy=array.busy,
+    return Prediction(cycles=dispatches[-1] + timing.end_to_done,
+                      dispatches=dispatches[-len(descriptors):], busy=array.busy,
                       weight_wait=array.weight_wait, drain_wait=array.drain_wait, load=load, store=store)

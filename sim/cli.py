@@ -15,7 +15,7 @@ from hwgen.packaging import BuildError, verify_build
 from hwgen.plan import PlanError
 from hwgen.toolchain import ToolError
 from sim.harness import MemoryTiming, SimulationError
-from sim.results import problems
+from sim.results import encoder_problems, problems
 
 ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationError)
 
@@ -25,7 +25,9 @@ ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationEr
 @click.option("--bench", type=click.Choice(("harness", "cocotb")), default="harness", show_default=True,
               help="C++ bench (fast), or cocotb with AXI models besides (slow; for small builds).")
 @click.option("--layers", default="all", show_default=True, metavar="GLOB",
-              help="Layers to run, for example '*attention*'.")
+              help="Linear layers to run, for example '*attention*'; all: the whole encoder where the build "
+                   "has its units, else every linear layer.")
+@click.option("--every-layer", is_flag=True, help="Whole encoder: compare the output of every layer.")
 @click.option("--data", default="random", show_default=True, metavar="FILE|random|synthetic",
               help="Inputs: sentences of a .jsonl[.gz], .tsv or .csv file, random values, or sentences "
                    "of the generated task.")
@@ -42,22 +44,33 @@ ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationEr
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random inputs.")
 @click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write a wave file (VCD).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def sim(build, bench, layers, data, limit, tokens, stalls, read_latency, write_latency, seed, trace, as_json):
+def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_latency, write_latency, seed,
+        trace, as_json):
     """Simulate the generated Verilog in BUILD and compare every output word with the golden model.
 
     Exit code 1 if a word differs, or if the cycles are not those that were predicted.
     """
+    from sim.encoder_run import EncoderRequest, EncoderResult, simulate_encoder
     from sim.open_build import open_build
     from sim.runner import SimulationRequest, simulate
 
     timing = MemoryTiming(read_latency=read_latency, write_latency=write_latency, stalls=stalls)
-    request = SimulationRequest(bench=bench, layers=layers, data=data, limit=limit, tokens=tokens, seed=seed,
-                                timing=timing, trace=trace)
+    common = {"data": data, "limit": limit, "tokens": tokens, "seed": seed, "timing": timing, "trace": trace}
     try:
         opened = open_build(build)
         _warn_of_changes(build)
-        with _progress(limit) as progress:
-            result = simulate(opened, request, progress=progress)
+        whole = opened.plan.attention and layers == "all"
+        if every_layer and not whole:
+            raise PlanError("--every-layer is for whole encoders; this run has linear layers alone")
+        if whole and bench == "cocotb":
+            raise PlanError("the cocotb bench runs linear layers; choose them with --layers '*'")
+        with progress_bars(limit) as progress:
+            if whole:
+                result = simulate_encoder(opened, EncoderRequest(every_layer=every_layer, **common),
+                                          progress=progress)
+            else:
+                result = simulate(opened, SimulationRequest(bench=bench, layers=layers, **common),
+                                  progress=progress)
     except ERRORS as error:
         if as_json:
             click.echo(json.dumps({"passed": False, "error": str(error)}))
@@ -65,9 +78,9 @@ def sim(build, bench, layers, data, limit, tokens, stalls, read_latency, write_l
     if as_json:
         click.echo(json.dumps(result.to_dict()))
     else:
-        click.echo(result_text(result))
+        click.echo(encoder_text(result) if isinstance(result, EncoderResult) else result_text(result))
     if not result.passed:
-        for line in problems(result):
+        for line in encoder_problems(result) if isinstance(result, EncoderResult) else problems(result):
             click.echo(f"FAILED: {line}", err=True)
         sys.exit(1)
 
@@ -78,6 +91,21 @@ def _warn_of_changes(build):
         verify_build(build)
     except BuildError as error:
         click.echo(f"warning: {error}", err=True)
+
+
+def encoder_text(result):
+    """What the command prints of a whole encoder."""
+    lines = [f"whole encoder, {result.runs} run{'s' * (result.runs != 1)} of {result.tokens} tokens, "
+             f"data: {result.data}"]
+    if result.stalls:
+        lines.append(f"under random waits (seed {result.stalls})")
+    if result.padding_values:
+        lines.append(f"{result.padding_values:,} values of lanes past the last token were not compared")
+    verdict = "passed" if result.passed else "FAILED"
+    lines.append(f"{verdict}: {result.words:,} output words compared, {result.mismatches:,} mismatches; "
+                 f"{result.cycles:,} cycles, {result.predicted_cycles:,} predicted; "
+                 f"{result.sequences_per_second:.2f} sequences/s of simulation")
+    return "\n".join(lines)
 
 
 def result_text(result):
@@ -110,15 +138,16 @@ def _row(name, result):
 
 
 @contextmanager
-def _progress(runs):
+def progress_bars(runs=None):
     """Callback of :func:`sim.runner.simulate` that draws bars on standard error."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} cycles"),
+    amount = "{task.completed:,.0f} cycles" if runs else "{task.completed} rows"
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(amount),
                TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task("starting", total=None)
 
         def show(what, done, total):
-            bars.update(bar, description=f"{what} of {runs}" if what.startswith("run") else what,
+            bars.update(bar, description=f"{what} of {runs}" if runs and what.startswith("run") else what,
                         completed=done, total=total or None)
 
         yield show

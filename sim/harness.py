@@ -14,6 +14,7 @@ import numpy as np
 from hwgen.toolchain import find_tool, run_tool, verilator_make_flags
 from rtl_templates.register_map import (
     IDENTITY,
+    LENGTHS_BASE,
     POOL_BASE,
     PROFILE_BASE,
     REGISTERS,
@@ -52,7 +53,7 @@ class HarnessContext:
     counters : tuple of str
         Registers to report after the run.
     status_codes : tuple of (str, int)
-    identity, profile_base, pool_base : int
+    identity, profile_base, pool_base, lengths_base : int
         See :mod:`rtl_templates.register_map`.
     trace : bool
         Whether the bench writes a wave file (much slower).
@@ -65,6 +66,7 @@ class HarnessContext:
     identity: int = IDENTITY
     profile_base: int = PROFILE_BASE
     pool_base: int = POOL_BASE
+    lengths_base: int = LENGTHS_BASE
     trace: bool = False
 
 
@@ -117,6 +119,10 @@ class RunRequest:
         Clock cycles after which the run is given up.
     pool : bytes
         Words of the pattern memory, 32 bits each; empty for a ROM pool.
+    lengths : bytes
+        Words of the window of valid lengths, 32 bits each; empty without an encoder.
+    sequences, input_stride, output_stride : int
+        How often the program runs, and the bytes from a sequence's input and output to the next's.
     timing : MemoryTiming
     """
 
@@ -127,6 +133,10 @@ class RunRequest:
     output_bytes: int
     max_cycles: int
     pool: bytes = b""
+    lengths: bytes = b""
+    sequences: int = 1
+    input_stride: int = 0
+    output_stride: int = 0
     timing: MemoryTiming = MemoryTiming()
 
 
@@ -235,11 +245,13 @@ def run_harness(executable, request, *, progress=None, **extra):
                      "write-latency": request.timing.write_latency, "stalls": request.timing.stalls,
                      "output": directory / "output", "progress": PROGRESS_CYCLES if progress else 0,
                      **{key.replace("_", "-"): value for key, value in extra.items()}}
-        for key in ("program", "weights", "input", "pool"):
+        for key in ("sequences", "input_stride", "output_stride"):
+            arguments[key.replace("_", "-")] = getattr(request, key)
+        for key in ("program", "weights", "input", "pool", "lengths"):
             content = getattr(request, key)
             if isinstance(content, Path):
                 arguments[key] = content
-            elif content or key != "pool":
+            elif content or key not in ("pool", "lengths"):
                 arguments[key] = directory / key
                 arguments[key].write_bytes(content)
         words = [word for key, value in arguments.items() for word in (f"--{key}", str(value))]

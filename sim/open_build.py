@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from compressor.bundle import Bundle, load_bundle
+from hwgen.encoder_program import whole_program
+from hwgen.memory_image import write_image
 from hwgen.packaging import BuildError, load_plan
 from hwgen.plan import Plan, PlanError
-from hwgen.program import linear_program
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,6 +68,9 @@ def stream_file(build, program, scratch):
     BuildError
         If the build's file has not the size that its plan says.
     """
+    if build.plan.attention:  # the build's own stream has tables between the layers
+        write_image(build.bundle, build.plan.spec, program.layers, scratch / "weights")
+        return scratch / "weights"
     whole = build.directory / "weights" / "weights.bin"
     sizes = {layer.name: stream_beats(build.plan, [layer.name]) * build.plan.spec.bus_bits // 8
              for layer in build.plan.layers}
@@ -87,7 +91,7 @@ def program_bytes(build, program):
     """Bytes of a program; BuildError if it is the build's own and ``program.bin`` holds something else."""
     packed = program.pack()
     stored = (build.directory / "program" / "program.bin").read_bytes()
-    if program == linear_program(build.plan) and stored != packed:
+    if program == whole_program(build.plan) and stored != packed:
         raise BuildError(f"{build.directory}: program.bin is not the program of plan.json; build again")
     return packed
 

@@ -117,3 +117,17 @@ def problems(result):
     if result.prediction_mismatches:
         lines.append(f"{result.prediction_mismatches:,} times and counters differ from the prediction")
     return lines
+
+
+def encoder_problems(result):
+    """What is wrong with a :class:`sim.encoder_run.EncoderResult`, one line each; empty if it passed."""
+    lines = []
+    if result.mismatches or not result.words:
+        lines.append(f"{result.mismatches:,} of {result.words:,} output words differ from the golden model")
+    if result.first_mismatch:
+        lines.append(result.first_mismatch)
+    if not result.stalls and result.cycles != result.predicted_cycles:
+        lines.append(f"{result.cycles:,} cycles were simulated, {result.predicted_cycles:,} predicted")
+    if result.prediction_mismatches:
+        lines.append(f"{result.prediction_mismatches:,} times and counters differ from the prediction")
+    return lines

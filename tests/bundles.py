@@ -1,10 +1,16 @@
 """Random bundles for tests: random weights through the real quantization, and a complete host part."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import torch
+from transformers import BertConfig, BertForSequenceClassification
 
 from compressor.blocks import from_blocks, to_blocks
 from compressor.bundle import Bundle, check_bundle
+from compressor.encoder_quantization import quantize_encoder, to_tensors
+from compressor.intops.map_pruning import IntegerMapPruning
 from compressor.layer_weights import ROLES, layer_name
 from compressor.pools import build_pool
 from compressor.quantization import activation_scale, quantize_layer
@@ -68,6 +74,59 @@ def random_bundle(hidden=64, layers=2, heads=4, ffn=256, structure="pattern", po
                "labels": ["negative", "positive"], "max_tokens": max_tokens},
         pool=pool, layers=quantized, recipe={"seed": seed},
         host={"state_dict": _random_host(rng, hidden, layers, max_tokens),
+              "tokenizer": {"vocab.txt": "\n".join(VOCABULARY) + "\n",
+                            "tokenizer_config.json": '{"tokenizer_class": "BertTokenizer"}'}})
+    check_bundle(bundle)
+    return bundle
+
+
+def random_encoder_bundle(hidden=32, layers=2, heads=4, ffn=64, structure="pattern", pool=None,
+                          map_pruning=False, outliers=True, seed=0, max_tokens=16):
+    """A random, checked bundle with operators: a random BERT, pruned and quantized as a whole.
+
+    Parameters
+    ----------
+    map_pruning : bool
+        Prune attention maps with the pool's first 8 patterns.
+    outliers : bool
+        Give the first layer a neuron that needs the second GELU table.
+
+    The other parameters are those of :func:`random_bundle`.
+    """
+    pool = pool or build_pool("reed_muller")
+    structures = {"pattern": Pattern(pool), "dense": Dense(), "nm": NM()}
+    config = BertConfig(vocab_size=len(VOCABULARY), hidden_size=hidden, num_hidden_layers=layers,
+                        num_attention_heads=heads, intermediate_size=ffn, max_position_embeddings=max_tokens,
+                        initializer_range=0.6 / hidden**0.5, pad_token_id=0,
+                        id2label={0: "negative", 1: "positive"}, label2id={"negative": 0, "positive": 1})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BertForSequenceClassification(config).eval()
+        for parameter in model.bert.encoder.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    structure_of = {}
+    for index in range(layers):
+        for role in ROLES:
+            name = layer_name(index, role)
+            chosen = structures[MIXED[role] if structure == "mixed" else structure]
+            linear = model.bert.get_submodule(name)
+            linear.weight.data = chosen.project(linear.weight.data)[0]
+            structure_of[name] = chosen
+    if outliers:
+        model.bert.encoder.layer[0].intermediate.dense.bias.data[5] = 14
+    pruning = IntegerMapPruning(patterns=pool.patterns[:8].astype(np.uint8)) if map_pruning else None
+    vocabulary = {"model": {"config": {"vocab_size": len(VOCABULARY)}}}
+    batches = list(random_batches(SimpleNamespace(**vocabulary), batches=2, sentences=4, tokens=max_tokens))
+    quantized = quantize_encoder(model, batches, structure_of=structure_of, map_pruning=pruning)
+    plain = json.loads(config.to_json_string(use_diff=False))
+    plain["architectures"] = ["BertForSequenceClassification"]
+    layer_parameters = {f"bert.{name}.{kind}" for name in structure_of for kind in ("weight", "bias")}
+    bundle = Bundle(
+        model={"architecture": "bert", "config": plain, "task": "random",
+               "labels": ["negative", "positive"], "max_tokens": max_tokens},
+        pool=pool, layers=quantized.layers, operators=to_tensors(quantized.operators), recipe={"seed": seed},
+        host={"state_dict": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()
+                             if name not in layer_parameters},
               "tokenizer": {"vocab.txt": "\n".join(VOCABULARY) + "\n",
                             "tokenizer_config.json": '{"tokenizer_class": "BertTokenizer"}'}})
     check_bundle(bundle)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from compressor import synthetic_task
 from compressor.bundle import BundleError, load_bundle, save_bundle
-from compressor.calibration import Methods, calibrate
+from compressor.calibration import DEFAULT_METHODS, Methods, calibrate
 from compressor.cli import main
 from compressor.export import export
 from compressor.model_dir import ModelDirError, describe, write_model_dir
@@ -50,7 +50,8 @@ def made(tmp_path_factory):
     """Model directory, its model and tokenizer, the bundle's file, and the bundle read from it."""
     folder = tmp_path_factory.mktemp("export")
     model, tokenizer = make_model_dir(folder / "model", Pattern(build_pool("reed_muller")))
-    export(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS, validation=ROWS[:20])
+    export(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS, validation=ROWS[:20],
+           methods=DEFAULT_METHODS)
     return folder / "model", model, tokenizer, folder / "pruned.pt", load_bundle(folder / "pruned.pt")
 
 
@@ -117,7 +118,8 @@ def test_the_file_alone_rebuilds_model_and_tokenizer(made, tmp_path):
 def test_export_is_reproducible_and_knows_no_folder(made, tmp_path):
     folder, _, _, file, _ = made
     shutil.copytree(folder, tmp_path / "elsewhere")
-    export(tmp_path / "elsewhere", tmp_path / "again.pt", task=TASK, rows=ROWS, validation=ROWS[:20])
+    export(tmp_path / "elsewhere", tmp_path / "again.pt", task=TASK, rows=ROWS, validation=ROWS[:20],
+           methods=DEFAULT_METHODS)
     assert (tmp_path / "again.pt").read_bytes() == file.read_bytes()
     assert str(folder.parent).encode() not in file.read_bytes()
 
@@ -232,8 +234,9 @@ def test_verify_refuses_a_host_part_that_does_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--input-method", "median"], "unknown calibration 'median'; use max, mse, or percentile:P with P in "
-                                   "50 to 100"),
+    (["--input-method", "max"], "--input-method and --output-method need --linear-only"),
+    (["--linear-only", "--input-method", "median"], "unknown calibration 'median'; use max, "
+                                                    "mse, or percentile:P with P in 50 to 100"),
     (["--task", "nosuch"], "unknown task 'nosuch'; use one of "),
 ])
 def test_export_refuses(arguments, message, made, tmp_path):

@@ -109,12 +109,12 @@ def flip_marker(raw):
 
 
 def flip_weight(raw):
-    raw[-1] ^= 1
+    raw[-1 - 16 * 8] ^= 1  # before the constants of 16 rows
 
 
 def flip_column(raw):
-    # Bits 7:0 of the first index record: one beat of header, 16 rows of constants before it.
-    raw[16 + 16 * 8] = 0xFF
+    # Bits 7:0 of the first index record: one beat of header before it.
+    raw[16] = 0xFF
 
 
 @pytest.mark.parametrize("damage", [flip_marker, flip_weight, flip_column])

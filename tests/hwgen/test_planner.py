@@ -165,7 +165,7 @@ def test_every_size_counts_in_the_configuration_hash():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda values: values.update(plan_version=9), "plan version is 9; 1 is read here"),
+    (lambda values: values.update(plan_version=9), "plan version is 9; 2 is read here"),
     (lambda values: values["spec"].update(tile_ksteps=1000), "do not match its configuration hash"),
     (lambda values: values["spec"]["array"].update(units=0), "units must be 1 to 64"),
     (lambda values: values["spec"].pop("bus_bits"), "not a plan: TypeError"),
@@ -179,7 +179,7 @@ def test_damaged_plans_are_refused(change, message):
         Plan.from_json(json.dumps(values))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "3", '{"plan_version": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "null", "3", '{"plan_version": 2}'])
 def test_text_that_is_no_plan_is_refused(text):
     with pytest.raises(PlanError, match="not a plan"):
         Plan.from_json(text)

@@ -12,7 +12,7 @@ from hwgen.planner import PlanRequest, make_plan
 from hwgen.toolchain import ToolError, find_tool
 from hwgen.verilog import TOP, tidy, write_verilog
 from rtl_templates.array_spec import Accumulation, PoolStorage
-from tests.bundles import random_bundle
+from tests.bundles import random_bundle, random_encoder_bundle
 
 WAIVERS = Path(__file__).parents[2] / "sim" / "waivers.vlt"
 
@@ -23,6 +23,9 @@ CASES = {
     "2:4": ({"structure": "mixed"}, PlanRequest(rows=3, lanes=3)),
     "unbalanced, rom": ({"pool": build_pool("frequency", size=6, balance="none")},
                         PlanRequest(rows=2, lanes=2)),
+    "encoder": ({"make": random_encoder_bundle}, PlanRequest(rows=1, lanes=8, tokens=11)),
+    "encoder with pruned maps": ({"make": random_encoder_bundle, "map_pruning": True},
+                                 PlanRequest(rows=4, lanes=4, tokens=11)),
     "one unit, one lane": ({"pool": build_pool("frequency", size=4, keep=4)}, PlanRequest(rows=1, lanes=1)),
 }
 
@@ -30,7 +33,8 @@ CASES = {
 @pytest.fixture(scope="module", params=CASES)
 def verilog(request, tmp_path_factory):
     arguments, sizes = CASES[request.param]
-    bundle = random_bundle(hidden=16, heads=2, ffn=32, layers=1, **arguments)
+    arguments = {"make": random_bundle, "hidden": 16, "heads": 2, "ffn": 32, "layers": 1} | arguments
+    bundle = arguments.pop("make")(**arguments)
     directory = tmp_path_factory.mktemp("verilog")
     write_verilog(make_plan(bundle, sizes), directory)
     return directory / f"{TOP}.v"

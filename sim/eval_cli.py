@@ -1,0 +1,46 @@
+"""The command ``hwgen eval``."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from sim.cli import ERRORS, progress_bars
+
+
+@click.command("eval")
+@click.argument("build", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--data", required=True, metavar="FILE|synthetic",
+              help="Labelled rows: a .jsonl[.gz], .tsv or .csv file, or rows of the generated task.")
+@click.option("--limit", type=click.IntRange(min=1), default=64, show_default=True, help="Rows at most.")
+@click.option("--sequences", type=click.IntRange(1, 1024), default=8, show_default=True,
+              help="Rows that the accelerator runs in one go.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def evaluate_command(build, data, limit, sequences, as_json):
+    """Accuracy of the generated Verilog in BUILD, of its golden model, and of both torch models.
+
+    Exit code 1 if the Verilog differs from the golden model in a word.
+    """
+    from sim.evaluation import evaluate
+    from sim.open_build import open_build
+
+    try:
+        with progress_bars() as progress:
+            result = evaluate(open_build(build), data, limit=limit, sequences=sequences, progress=progress)
+    except ERRORS as error:
+        if as_json:
+            click.echo(json.dumps({"passed": False, "error": str(error)}))
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+    else:
+        for name in ("rtl", "golden", "fake_quantized", "float"):
+            click.echo(f"accuracy, {name.replace('_', ' '):15s} {getattr(result, f'accuracy_{name}'):.4f}")
+        verdict = "passed" if result.passed else "FAILED"
+        click.echo(f"{verdict}: {result.rows} rows of {result.tokens} tokens; "
+                   f"{result.words:,} words compared, {result.word_mismatches:,} mismatches, "
+                   f"{result.prediction_mismatches} other predictions; {result.cycles:,} cycles, "
+                   f"{result.sentences_per_second:.2f} sentences/s of simulation")
+    if not result.passed:
+        sys.exit(1)

@@ -1,0 +1,132 @@
+"""Accuracy of a build: the task's rows through the simulated Verilog, the golden model and torch."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from compressor.fake_quantization import to_quantized_model
+from compressor.golden_model import GoldenModel
+from compressor.reload import encode, to_model, to_tokenizer
+from compressor.synthetic_task import generate
+from compressor.task_files import TaskError, read_rows
+from compressor.tasks import TASKS, checked_rows
+from sim.encoder_run import EncoderBench
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """What the rows of a task gave.
+
+    Parameters
+    ----------
+    data : str
+    rows, tokens : int
+    accuracy_rtl : float
+        The simulated Verilog computes the encoder; embeddings, pooler and classifier are the host's.
+    accuracy_golden : float
+        The golden model computes the encoder.
+    accuracy_fake_quantized : float
+        Torch, with the linear layers in integers and all else in float.
+    accuracy_float : float
+        Torch in float, with the pruned and dequantized weights of the bundle.
+    prediction_mismatches : int
+        Rows whose predicted label differs between Verilog and golden model.
+    word_mismatches, words : int
+        Words of the last hidden states that differ from the golden model, and words compared.
+    cycles : int
+        Clock cycles of all rows.
+    wall_seconds, sentences_per_second : float
+        Time that the bench took, and its speed.
+    """
+
+    data: str
+    rows: int
+    tokens: int
+    accuracy_rtl: float
+    accuracy_golden: float
+    accuracy_fake_quantized: float
+    accuracy_float: float
+    prediction_mismatches: int
+    word_mismatches: int
+    words: int
+    cycles: int
+    wall_seconds: float
+    sentences_per_second: float
+
+    @property
+    def passed(self):
+        """Verilog and golden model agree in every word."""
+        return self.words > 0 and self.word_mismatches == 0 and self.prediction_mismatches == 0
+
+    def to_dict(self):
+        """Plain values, for JSON."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+def evaluate(build, data, *, limit=64, sequences=8, progress=None):
+    """Evaluate a build on labelled rows of its task.
+
+    Parameters
+    ----------
+    build : sim.open_build.OpenBuild
+    data : str or Path
+        A .jsonl, .jsonl.gz, .tsv or .csv file with the task's text fields and labels, or ``synthetic``.
+    limit : int
+        Rows, from the first.
+    sequences : int
+        Rows that the accelerator runs in one go.
+    progress : callable(str, int, int), optional
+        Called with what is going on, and the rows done and to do.
+
+    Returns
+    -------
+    EvaluationResult
+
+    Raises
+    ------
+    TaskError
+        If the rows cannot be used, or the task is not a classification.
+    PlanError, BundleError, ToolError, SimulationError
+    """
+    progress = progress or (lambda what, done, total: None)
+    bundle = build.bundle
+    task, rows = _rows(bundle, data, limit)
+    progress("compiling", 0, len(rows))
+    labels = np.array([row["label"] for row in rows])
+    texts = [tuple(row[name] for name in task.fields) for row in rows]
+    texts = [text if len(text) > 1 else text[0] for text in texts]
+    golden, tokenizer = GoldenModel.of(bundle), to_tokenizer(bundle)
+    models = {"float": to_model(bundle), "fake_quantized": to_quantized_model(bundle)}
+    logits = {name: [] for name in ("rtl", "golden", *models)}
+    comparisons, cycles, wall = [], 0, 0.0
+    with EncoderBench(build) as bench:
+        for batch in encode(tokenizer, texts, bench.program.tokens, batch_size=sequences):
+            x, lengths = golden.inputs(batch)
+            done = len(comparisons)
+            output = bench.run(x, lengths)
+            comparisons += [one for _, one in bench.compare(output, x, lengths)]
+            cycles, wall = cycles + output.report.counters["cycles"], wall + output.report.wall_seconds
+            logits["rtl"].append(golden.host.classify(output.hidden))
+            logits["golden"].append(golden.host.classify(golden.encoder.compute(x, lengths)))
+            with torch.no_grad():
+                for name, model in models.items():
+                    logits[name].append(model(**batch).logits.numpy())
+            progress(f"{done + len(x)} of {len(rows)} rows", done + len(x), len(rows))
+    predictions = {name: np.concatenate(parts).argmax(axis=1) for name, parts in logits.items()}
+    return EvaluationResult(
+        data=str(data), rows=len(rows), tokens=bench.program.tokens,
+        **{f"accuracy_{name}": float((found == labels).mean()) for name, found in predictions.items()},
+        prediction_mismatches=int((predictions["rtl"] != predictions["golden"]).sum()),
+        word_mismatches=sum(one.mismatches for one in comparisons),
+        words=sum(one.words for one in comparisons), cycles=cycles, wall_seconds=wall,
+        sentences_per_second=len(rows) / max(wall, 1e-9))
+
+
+def _rows(bundle, data, limit):
+    task = TASKS.get(bundle.model["task"])
+    if task is None or not task.labels:
+        raise TaskError(f"the bundle's task is {bundle.model['task']!r}; accuracy needs a classification "
+                        f"task: {', '.join(name for name, one in TASKS.items() if one.labels)}")
+    rows = generate(limit, seed=2) if str(data) == "synthetic" else read_rows(data)
+    return task, checked_rows(task, rows, str(data))[:limit]

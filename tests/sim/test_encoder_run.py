@@ -1,0 +1,75 @@
+"""The Verilog of a whole encoder: every word of every layer, and the task's accuracy."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from compressor import synthetic_task
+from compressor.export import export
+from compressor.pools import build_pool
+from compressor.structures import Pattern
+from hwgen.cli import main
+from hwgen.packaging import build
+from hwgen.planner import PlanRequest
+from sim.encoder_run import EncoderBench, EncoderRequest, simulate_encoder
+from sim.evaluation import evaluate
+from sim.harness import MemoryTiming
+from sim.open_build import open_build
+from tests.compressor.test_export import ROWS, TASK, make_model_dir
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A build of a small classifier for 16 tokens."""
+    folder = tmp_path_factory.mktemp("encoder")
+    make_model_dir(folder / "model", Pattern(build_pool("reed_muller")))
+    export(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS[:16])
+    build(folder / "pruned.pt", folder / "build", PlanRequest(rows=2, lanes=8, tokens=16))
+    return open_build(folder / "build")
+
+
+@pytest.mark.parametrize(("tokens", "stalls"), [(None, 0), (11, 0), (None, 5)])
+def test_every_word_of_every_layer(built, tokens, stalls):
+    result = simulate_encoder(built, EncoderRequest(
+        limit=3, tokens=tokens, every_layer=True, sequences=2, timing=MemoryTiming(stalls=stalls)))
+    assert result.passed, result.first_mismatch
+    assert result.words == 3 * 2 * 2 * 16  # sequences, layers, token groups, words of 64 channels
+
+
+def test_rows_of_the_task(built, tmp_path):
+    rows = synthetic_task.generate(6, seed=9)
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = CliRunner().invoke(main, ["eval", str(built.directory), "--data", str(data), "--limit", "6",
+                                       "--sequences", "4", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["rows"] == 6
+    assert found["word_mismatches"] == found["prediction_mismatches"] == 0
+    assert found["accuracy_rtl"] == found["accuracy_golden"]
+    assert 0 <= found["accuracy_fake_quantized"] <= 1
+    assert 0 <= found["accuracy_float"] <= 1
+
+
+def test_wrong_weights_are_found(built, tmp_path):
+    shutil.copytree(built.directory, tmp_path / "build")
+    weights = tmp_path / "build" / "weights" / "weights.bin"
+    raw = np.fromfile(weights, np.uint8)
+    raw[-200] ^= 0x55  # a weight of the last tile
+    raw.tofile(weights)
+    result = evaluate(open_build(tmp_path / "build"), "synthetic", limit=1)
+    assert result.word_mismatches > 0
+    assert not result.passed
+
+
+def test_a_shorter_valid_length_changes_the_result(built):
+    x = np.random.default_rng(4).integers(-90, 90, (2, 16, 64)).astype(np.int8)
+    x[1] = x[0]
+    with EncoderBench(built) as bench:
+        output = bench.run(x, np.array([16, 9]))
+        comparisons = [one for _, one in bench.compare(output, x, np.array([16, 9]))]
+    assert not any(one.mismatches for one in comparisons)
+    assert (output.hidden[0, :9] != output.hidden[1, :9]).any()
