@@ -138,7 +138,9 @@ def test_wrong_weights_fail(small_build, tmp_path):
     shutil.copytree(small_build.directory, directory)
     path = directory / "weights" / "weights.bin"
     stream = bytearray(path.read_bytes())
-    stream[-1] ^= 0x40
+    spec = small_build.plan.spec
+    constants = spec.tiles.constant_beats * spec.bus_bits // 8  # the last section of a packet
+    stream[-constants - 1] ^= 0x40
     path.write_bytes(stream)
     result = simulate(open_build(directory), SimulationRequest(tokens=4))
     assert result.mismatches > 0
