@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("projection", "harness_speed", "linear_layers", "array_resources")
+BENCHMARKS = ("projection", "harness_speed", "linear_layers", "encoder_layer", "array_resources")
 
 
 def main():
