@@ -49,7 +49,8 @@ class Bundle:
     Parameters
     ----------
     model : dict
-        ``architecture`` ("bert"), ``config`` (Hugging Face config as a plain dict), ``task``,
+        ``architecture`` (one of :data:`compressor.architectures.ARCHITECTURES`), ``config`` (Hugging Face
+        config as a plain dict, sizes under BERT's names), ``task``,
         ``labels`` (list of str), ``max_tokens`` (sentence length in tokens, padding included).
     pool : PatternPool
         The patterns that pattern ids index.

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 
+from compressor.architectures import ARCHITECTURES
 from compressor.blocks import BLOCK, to_blocks
 from compressor.intops.fixedpoint import ACTIVATION_MAX, MULTIPLIER_BITS, SHIFT_MAX
 from compressor.layer_weights import NM_KEEP, ROLES, STRUCTURES, layer_name
 from compressor.patterns import patterns_of_masks
 
-ARCHITECTURES = ("bert",)
 
 class BundleError(ValueError):
     """A bundle that cannot be read or breaks its contract; one line says where, what and what is allowed."""
@@ -70,17 +70,23 @@ def check_array(where, array, dtype, shape):
 def check_model(model):
     """Require a known architecture, a config with sizes, a task, labels and a sentence length."""
     check_keys("model", model, ("architecture", "config", "task", "labels", "max_tokens"))
-    check_choice("model.architecture", model["architecture"], ARCHITECTURES)
+    check_choice("model.architecture", model["architecture"], tuple(ARCHITECTURES))
     config = model["config"]
     if type(config) is not dict:
         fail("model.config", f"is {type(config).__name__}", "a dict is required")
+    if config.get("model_type") != model["architecture"]:
+        fail("model.config.model_type", f"is {config.get('model_type')!r}",
+             f"{model['architecture']!r} is required, the bundle's architecture")
     for key in ("hidden_size", "num_hidden_layers", "max_position_embeddings"):
         check_integer(f"model.config.{key}", config.get(key), 1, 1 << 20)
     if type(model["task"]) is not str:
         fail("model.task", f"is {model['task']!r}", "a string is required")
     if type(model["labels"]) is not list or any(type(label) is not str for label in model["labels"]):
         fail("model.labels", f"is {model['labels']!r}", "a list of strings is required")
-    check_integer("model.max_tokens", model["max_tokens"], 1, config["max_position_embeddings"])
+    known = ARCHITECTURES[model["architecture"]]
+    if known.positions_follow_padding:
+        check_integer("model.config.pad_token_id", config.get("pad_token_id"), 0, 1 << 20)
+    check_integer("model.max_tokens", model["max_tokens"], 1, known.positions(config))
 
 
 def check_layer(layer, pool):

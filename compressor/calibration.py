@@ -8,7 +8,7 @@ import torch
 from compressor.intops import ACTIVATION_MAX
 from compressor.layer_weights import ROLES, layer_name
 from compressor.quantization import activation_scale
-from compressor.reload import encoder_of
+from compressor.reload import linear_layer
 
 _BINS = 4096
 
@@ -127,7 +127,8 @@ def calibrate(model, batches, *, methods=DEFAULT_METHODS):
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A BERT; its pruning is finished, so that it sees the activations that hardware will see.
+        A BERT, RoBERTa or DistilBERT; its pruning is finished, so that it sees the activations of the
+        hardware.
     batches : iterable of dict of tensors
         Model inputs with ``input_ids`` and, where sentences are padded, ``attention_mask``,
         both of shape (sentences, tokens).
@@ -159,7 +160,6 @@ def observe(model, batches):
 
     Takes what :func:`calibrate` takes; returns two dicts, layer name to Observer.
     """
-    encoder = encoder_of(model)
     names = [layer_name(index, role) for index in range(model.config.num_hidden_layers)
              for role in ROLES]
     inputs = {name: Observer() for name in names if not name.endswith(("self.key", "self.value"))}
@@ -173,7 +173,7 @@ def observe(model, batches):
             outputs[name].observe(result[valid])
         return hook
 
-    handles = [encoder.get_submodule(name).register_forward_hook(hook_of(name)) for name in names]
+    handles = [linear_layer(model, name).register_forward_hook(hook_of(name)) for name in names]
     was_training = model.training
     model.eval()
     tokens = 0

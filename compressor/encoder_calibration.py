@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from compressor.reload import encoder_of
+from compressor.encoder_modules import encoder_modules
 
 SAMPLE_VALUES = 1 << 19
 """Values that an observer keeps at most; beyond that it keeps every second row, then every fourth, ..."""
@@ -57,7 +57,7 @@ def observe_encoder(model, batches):
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A BERT; its pruning is finished.
+        A BERT, RoBERTa or DistilBERT; its pruning is finished.
     batches : iterable of dict of tensors
         Model inputs with ``input_ids`` and, where sentences are padded, ``attention_mask``. Padding
         must be on the right; it never counts.
@@ -72,18 +72,17 @@ def observe_encoder(model, batches):
     ValueError
         If there is no valid token, padding is not on the right, or a value is not finite.
     """
-    layers = encoder_of(model).encoder.layer
+    layers = encoder_modules(model)
     observers = [{name: TensorObserver() for name in TENSORS} for _ in layers]
     recent = {}
     handles = []
     for layer, observed in zip(layers, observers, strict=True):
         for name, module, side in _taps(layer):
             handles.append(module.register_forward_hook(_observe_hook(observed[name], side, recent)))
-        for name in ("query", "key"):
-            handles.append(getattr(layer.attention.self, name).register_forward_hook(
-                _keep_hook(recent, name)))
-        handles.append(layer.attention.self.register_forward_hook(
-            _scores_hook(observed["scores"], recent)))
+        for name in ("q", "k"):
+            handles.append(getattr(layer, name).register_forward_hook(_keep_hook(recent, name)))
+        handles.append(layer.o.register_forward_hook(
+            _scores_hook(observed["scores"], layer.head_size, recent)))
     was_training = model.training
     model.eval()
     tokens = 0
@@ -106,13 +105,12 @@ def observe_encoder(model, batches):
 
 def _taps(layer):
     """Observed tensors that are the input or the output of a module: name, module, side."""
-    attention = layer.attention
-    return (("input", attention.self.query, "input"), ("q", attention.self.query, "output"),
-            ("k", attention.self.key, "output"), ("v", attention.self.value, "output"),
-            ("context", attention.output.dense, "input"), ("o", attention.output.dense, "output"),
-            ("attention_norm", attention.output.LayerNorm, "output"),
-            ("ffn1", layer.intermediate.dense, "output"), ("gelu", layer.output.dense, "input"),
-            ("ffn2", layer.output.dense, "output"), ("output", layer.output.LayerNorm, "output"))
+    return (("input", layer.q, "input"), ("q", layer.q, "output"),
+            ("k", layer.k, "output"), ("v", layer.v, "output"),
+            ("context", layer.o, "input"), ("o", layer.o, "output"),
+            ("attention_norm", layer.attention_norm, "output"),
+            ("ffn1", layer.ffn1, "output"), ("gelu", layer.ffn2, "input"),
+            ("ffn2", layer.ffn2, "output"), ("output", layer.output_norm, "output"))
 
 
 def _observe_hook(observer, side, recent):
@@ -127,11 +125,11 @@ def _keep_hook(recent, name):
     return hook
 
 
-def _scores_hook(observer, recent):
-    """Scores of all pairs of valid tokens."""
-    def hook(module, _arguments, _result):
-        size, valid = module.attention_head_size, recent["valid"]
-        q, k = (recent[name].unflatten(-1, (-1, size)).transpose(1, 2) for name in ("query", "key"))
+def _scores_hook(observer, size, recent):
+    """Scores of all pairs of valid tokens, per head of ``size`` channels."""
+    def hook(_module, _arguments, _result):
+        valid = recent["valid"]
+        q, k = (recent[name].unflatten(-1, (-1, size)).transpose(1, 2) for name in ("q", "k"))
         scores = (q @ k.transpose(2, 3) / math.sqrt(size)).movedim(1, -1)
         observer.observe(scores[valid[:, :, None] & valid[:, None, :]])
     return hook

@@ -15,6 +15,7 @@ from compressor.activation_scales import (
     tensor_scale,
 )
 from compressor.encoder_calibration import observe_encoder
+from compressor.encoder_modules import encoder_modules
 from compressor.folding import Folding, folding_path
 from compressor.intops import quantize_multiplier
 from compressor.intops.attention import IntegerAttention, context_constants
@@ -31,7 +32,7 @@ from compressor.intops.layernorm import (
 from compressor.intops.softmax import IntegerSoftmax, exp_table
 from compressor.operator_checks import SCALES_PATH
 from compressor.quantization import activation_scale
-from compressor.reload import encoder_of
+from compressor.reload import architecture_of
 from compressor.structures import Dense
 
 SHIFT_MAX = (1 << SHIFT_BITS) - 1
@@ -108,7 +109,7 @@ def quantize_encoder(model, batches, *, structure_of=None, map_pruning=None):
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A BERT with post-norm layers and ``hidden_act`` "gelu"; pruning finished. Not changed.
+        A BERT, RoBERTa or DistilBERT with activation function "gelu"; pruning finished. Not changed.
     batches : iterable of dict of tensors
         Calibration inputs; see :func:`compressor.encoder_calibration.observe_encoder`. 128 to 256
         sentences suffice.
@@ -127,14 +128,14 @@ def quantize_encoder(model, batches, *, structure_of=None, map_pruning=None):
     StructureError
         If a weight does not have its structure.
     """
-    config = model.config
-    if config.hidden_act != "gelu":
-        raise ValueError(f"hidden_act is {config.hidden_act!r}; only 'gelu' is supported")
+    key = architecture_of(model).activation
+    if getattr(model.config, key) != "gelu":
+        raise ValueError(f"{key} is {getattr(model.config, key)!r}; only 'gelu' is supported")
     structure_of = structure_of or {}
     observers = observe_encoder(model, batches)
     layers, operators = {}, {}
     entrance = x = _channel_scales(observers[0]["input"])
-    for index, module in enumerate(encoder_of(model).encoder.layer):
+    for index, module in enumerate(encoder_modules(model)):
         builder = _LayerBuilder(layer_path(index), module, observers[index], structure_of)
         x = builder.build(x, map_pruning)
         layers |= builder.layers
@@ -158,18 +159,17 @@ class _LayerBuilder:
 
     def build(self, x, map_pruning):
         """Quantize the layer whose input has the scales ``x``; returns those of its output."""
-        attention = self.module.attention
+        parts = self.module
         scales = {name: tensor_scale(self.observers[name].sample)
                   for name in ("q", "k", "v", "context")}
         # Never clipped: the largest score of a row is the one that counts most.
         scales["scores"] = activation_scale(self.observers["scores"].largest.max())
-        for role, module in (("q", attention.self.query), ("k", attention.self.key),
-                             ("v", attention.self.value)):
-            self._linear(role, module, x.scale, scales[role], column_factor=x.steps / x.scale)
-        self._attention(attention.self, scales, map_pruning)
-        middle = self._branch("o", attention.output, scales["context"], x, "attention_norm", {})
+        for role in ("q", "k", "v"):
+            self._linear(role, getattr(parts, role), x.scale, scales[role], column_factor=x.steps / x.scale)
+        self._attention(scales, map_pruning)
+        middle = self._branch("o", scales["context"], x, "attention_norm", {})
         gelu_scale, gelu_fold = self._gelu(middle)
-        return self._branch("ffn2", self.module.output, gelu_scale, middle, "output_norm", gelu_fold)
+        return self._branch("ffn2", gelu_scale, middle, "output_norm", gelu_fold)
 
     def _linear(self, role, module, input_scale, output_scale, **fold):
         name = f"{self.path}.{LINEAR_PATHS[role]}"
@@ -183,9 +183,10 @@ class _LayerBuilder:
     def _operator(self, name, operator):
         self.operators[f"{self.path}.{OPERATOR_PATHS[name][0]}"] = operator.to_dict()
 
-    def _attention(self, module, scales, map_pruning):
-        heads = module.query.out_features // module.attention_head_size
-        step = scales["q"] * scales["k"] / math.sqrt(module.attention_head_size)
+    def _attention(self, scales, map_pruning):
+        size = self.module.head_size
+        heads = self.module.q.out_features // size
+        step = scales["q"] * scales["k"] / math.sqrt(size)
         multiplier, shift = quantize_multiplier(np.full(heads, step / scales["scores"]))
         numerator, exponent = context_constants(scales["v"] / scales["context"])
         self._operator("attention", IntegerAttention(
@@ -193,19 +194,20 @@ class _LayerBuilder:
             softmax=IntegerSoftmax(table=exp_table(scales["scores"])),
             context_numerator=numerator, context_exponent=exponent, pruning=map_pruning))
 
-    def _branch(self, role, module, input_scale, residual, norm, fold):
+    def _branch(self, role, input_scale, residual, norm, fold):
         """A linear layer whose output joins the residual, and the LayerNorm of their sum."""
         observer = self.observers[role]
         power, exponents = aligned_scales(observer.sample, observer.largest, residual.scale,
                                           int(residual.exponents.max()), SHIFT_MAX)
         # All shifts as large as they may be: the finer the sum, the finer its mean.
         raise_by = SHIFT_MAX - max(int(residual.exponents.max()), int(exponents.max()) + power)
-        self._linear(role, module.dense, input_scale, residual.scale * 2.0**power,
+        self._linear(role, getattr(self.module, role), input_scale, residual.scale * 2.0**power,
                      row_factor=2.0**exponents, **fold)
         output = _channel_scales(self.observers[norm.replace("output_norm", "output")])
+        layer_norm = getattr(self.module, norm)
         self._operator(norm, layernorm_constants(
-            module.LayerNorm.weight.detach().double().numpy(),
-            module.LayerNorm.bias.detach().double().numpy(), module.LayerNorm.eps,
+            layer_norm.weight.detach().double().numpy(), layer_norm.bias.detach().double().numpy(),
+            layer_norm.eps,
             step=residual.scale * 2.0**-raise_by, residual_shift=residual.exponents + raise_by,
             branch_shift=exponents + power + raise_by, output_steps=output.steps))
         return output
@@ -216,7 +218,7 @@ class _LayerBuilder:
         outliers = outlier_channels(highest)
         usual = gelu_scales(float(highest[~outliers].max()))
         coarse = gelu_scales(float(highest.max()))
-        self._linear("ffn1", self.module.intermediate.dense, x.scale, usual.input_scale,
+        self._linear("ffn1", self.module.ffn1, x.scale, usual.input_scale,
                      column_factor=x.steps / x.scale,
                      row_factor=np.where(outliers, coarse.input_scale / usual.input_scale, 1.0),
                      output_center=np.where(outliers, coarse.input_center, usual.input_center))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from compressor.bundle import Bundle, save_bundle
 from compressor.calibration import calibrate
@@ -19,7 +19,14 @@ from compressor.layer_weights import ROLES, layer_name
 from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, check_model, read_compression
 from compressor.pools import build_pool
 from compressor.quantization import quantize_layer
-from compressor.reload import encode, encoder_of, layer_parameter
+from compressor.reload import (
+    architecture_of,
+    encode,
+    layer_parameter,
+    linear_layer,
+    load_tokenizer,
+    module_path,
+)
 from compressor.structures import StructureError
 from compressor.tasks import compute_metrics
 
@@ -62,6 +69,7 @@ def export(model_dir, out, *, task, rows, validation=None, methods=None, note=No
     """
     note = note or (lambda line: None)
     model, tokenizer, info = _load_model_dir(model_dir)
+    names = architecture_of(model)
     if task.labels != info.labels:
         raise ModelDirError(f"{model_dir}: the model has labels {', '.join(info.labels) or 'none'}, "
                             f"but task {task.name} has {', '.join(task.labels) or 'none'}")
@@ -74,7 +82,7 @@ def export(model_dir, out, *, task, rows, validation=None, methods=None, note=No
         quantized = _quantize_encoder(model, batches, info, model_dir)
         layers, operators = quantized.layers, to_tensors(quantized.operators)
     bundle = Bundle(
-        model={"architecture": "bert", "config": _plain_config(model.config), "task": info.task,
+        model={"architecture": names.name, "config": names.plain_config(model.config), "task": info.task,
                "labels": list(info.labels), "max_tokens": info.max_tokens},
         # A model without patterns carries the default pool: the format always has one.
         pool=info.pool or build_pool("reed_muller"),
@@ -92,7 +100,7 @@ def export(model_dir, out, *, task, rows, validation=None, methods=None, note=No
 
 
 def quantize_layers(model, scales, structure_of):
-    """LayerWeights of every linear layer of a float BERT, by name, in execution order.
+    """LayerWeights of every linear layer of a float model's encoder, by name, in execution order.
 
     Parameters
     ----------
@@ -100,16 +108,16 @@ def quantize_layers(model, scales, structure_of):
     scales : dict of str to LayerScales
         From :func:`compressor.calibration.calibrate`.
     structure_of : function of a layer name
-        The structure of a layer, see :mod:`compressor.structures`.
+        The structure of a layer, by its path in the model; see :mod:`compressor.structures`.
     """
-    encoder, layers = encoder_of(model), {}
+    layers = {}
     for index in range(model.config.num_hidden_layers):
         for role in ROLES:
             name = layer_name(index, role)
-            linear = encoder.get_submodule(name)
+            linear = linear_layer(model, name)
             layers[name] = quantize_layer(
                 name, role, linear.weight.detach().numpy(), linear.bias.detach().numpy(),
-                structure=structure_of(name), input_scale=scales[name].input_scale,
+                structure=structure_of(module_path(model, name)), input_scale=scales[name].input_scale,
                 output_scale=scales[name].output_scale)
     return layers
 
@@ -146,7 +154,8 @@ def _quantize_encoder(model, batches, info, model_dir):
     names = [layer_name(index, role) for index in range(model.config.num_hidden_layers) for role in ROLES]
     try:
         return quantize_encoder(model, batches,
-                                structure_of={name: info.structure_of(name) for name in names})
+                                structure_of={name: info.structure_of(module_path(model, name))
+                                              for name in names})
     except StructureError as error:
         raise ModelDirError(f"{model_dir}: {error}") from error
     except ValueError as error:
@@ -158,15 +167,14 @@ def _load_model_dir(model_dir):
     info = read_compression(model_dir)
     try:
         model = AutoModelForSequenceClassification.from_pretrained(model_dir, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+        names = architecture_of(model)
+        tokenizer = load_tokenizer(model_dir, model.config)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelDirError(f"{model_dir}: {' '.join(str(error).split())[:300]}") from error
-    if model.config.model_type != "bert":
-        raise ModelDirError(f"{model_dir}: the model is a {model.config.model_type}; "
-                            "export supports bert")
-    if info.max_tokens > model.config.max_position_embeddings:
+    positions = names.positions(names.plain_config(model.config))
+    if info.max_tokens > positions:
         raise ModelDirError(f"{model_dir}: max_tokens is {info.max_tokens}; the model has "
-                            f"{model.config.max_position_embeddings} positions")
+                            f"{positions} positions")
     check_model(model, info)
     return model.float().eval(), tokenizer, info
 
@@ -177,14 +185,8 @@ def _batches(tokenizer, task, rows, max_tokens):
     return encode(tokenizer, texts, max_tokens)
 
 
-def _plain_config(config):
-    values = json.loads(config.to_json_string(use_diff=False))
-    values.pop("_name_or_path", None)  # where the directory lay is no property of the model
-    return values
-
-
 def _host_state(model):
-    layers = {layer_parameter(model, f"{layer_name(index, role)}.{kind}")
+    layers = {layer_parameter(model, layer_name(index, role), kind)
               for index in range(model.config.num_hidden_layers)
               for role in ROLES for kind in ("weight", "bias")}
     return {name: tensor.detach().float().contiguous().clone()

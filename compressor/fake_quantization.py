@@ -5,7 +5,7 @@ import torch
 from compressor.folding import Folding
 from compressor.intops import ACTIVATION_MAX
 from compressor.intops.linear import accumulator_bound
-from compressor.reload import encoder_of, to_model
+from compressor.reload import encoder_of, module_path, to_model
 
 
 class QuantizedLinear(torch.nn.Module):
@@ -61,5 +61,5 @@ def to_quantized_model(bundle):
     model = to_model(bundle)
     encoder = encoder_of(model)
     for name, layer in bundle.layers.items():
-        encoder.set_submodule(name, QuantizedLinear(layer, bundle.folding(name)))
+        encoder.set_submodule(module_path(model, name), QuantizedLinear(layer, bundle.folding(name)))
     return model.eval()

@@ -35,7 +35,7 @@ class GoldenModel:
             raise ValueError("the bundle has no operators; export it without --linear-only")
         scales = bundle.operators[SCALES_PATH]
         host = BertHost.from_state_dict(
-            bundle.host["state_dict"], epsilon=bundle.model["config"]["layer_norm_eps"],
+            bundle.host["state_dict"], config=bundle.model["config"],
             encoder_input=ActivationScales.from_dict(scales, "input"),
             encoder_output=ActivationScales.from_dict(scales, "output"))
         return cls(host=host, encoder=bundle.encoder)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from compressor.reload import encoder_of, to_model
+from compressor.reload import linear_layer, to_model
 
 
 @torch.no_grad()
@@ -31,7 +31,6 @@ def linear_vectors(bundle, batches, *, model=None):
         -127 to 127.
     """
     model = to_model(bundle) if model is None else model
-    encoder = encoder_of(model)
     captured = {}
 
     def hook_of(name):
@@ -39,7 +38,7 @@ def linear_vectors(bundle, batches, *, model=None):
             captured[name] = arguments[0].reshape(-1, arguments[0].shape[-1]).numpy()
         return hook
 
-    handles = [encoder.get_submodule(name).register_forward_pre_hook(hook_of(name))
+    handles = [linear_layer(model, name).register_forward_pre_hook(hook_of(name))
                for name in bundle.layers]
     try:
         for batch in batches:

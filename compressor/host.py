@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compressor.architectures import ARCHITECTURES, Architecture
 from compressor.quantization import quantize
 
 
@@ -22,15 +23,25 @@ def layer_norm(x, weight, bias, epsilon):
     return centered / np.sqrt(variance + epsilon) * weight + bias
 
 
+_POOLER_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
+
+DISTILBERT_EPSILON = 1e-12
+"""DistilBERT has it in the code, not in the config."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BertHost:
-    """Embeddings, pooler and classifier of a BERT classifier.
+    """Embeddings, pooler and classifier of a BERT, RoBERTa or DistilBERT classifier.
 
     Parameters
     ----------
+    architecture : Architecture
     parameters : dict of str to float array
-        The model's parameters outside the encoder layers, named as in its state dict without the
-        "bert." prefix: "embeddings.word_embeddings.weight", "pooler.dense.weight", "classifier.bias", ...
+        The model's parameters outside the encoder layers, named as in its state dict without the prefix
+        ("bert.") of the base model: "embeddings.word_embeddings.weight", "pooler.dense.weight",
+        "classifier.bias", ...
+    padding_id : int
+        ``pad_token_id`` of the config.
     epsilon : float
         ``layer_norm_eps`` of the config.
     input_steps, output_steps : float64 arrays, shape (hidden,)
@@ -42,29 +53,35 @@ class BertHost:
         If a parameter is missing.
     """
 
+    architecture: Architecture
     parameters: dict
+    padding_id: int
     epsilon: float
     input_steps: np.ndarray
     output_steps: np.ndarray
 
     def __post_init__(self):
-        for name in ("word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
+        types = ("token_type_embeddings.weight",) if self.architecture.token_types else ()
+        for name in ("word_embeddings.weight", "position_embeddings.weight", *types,
                      "LayerNorm.weight", "LayerNorm.bias"):
             if f"embeddings.{name}" not in self.parameters:
                 raise ValueError(f"embeddings.{name} is missing from the host's parameters")
 
     @classmethod
-    def from_state_dict(cls, state_dict, *, epsilon, encoder_input, encoder_output):
+    def from_state_dict(cls, state_dict, *, config, encoder_input, encoder_output):
         """Host part of a state dict of tensors or arrays.
 
-        ``encoder_input`` and ``encoder_output`` are
+        ``config`` is a Hugging Face config as a dict; ``encoder_input`` and ``encoder_output`` are
         :class:`compressor.encoder_quantization.ActivationScales`. Encoder layers are left out.
         """
-        plain = {name.removeprefix("bert."): value for name, value in state_dict.items()}
+        architecture = ARCHITECTURES[config["model_type"]]
+        plain = {name.removeprefix(f"{architecture.name}."): value for name, value in state_dict.items()}
         parameters = {name: np.asarray(value, np.float64) for name, value in plain.items()
-                      if not name.startswith("encoder.layer.") and not name.endswith("position_ids")}
-        return cls(parameters=parameters, epsilon=epsilon, input_steps=encoder_input.steps,
-                   output_steps=encoder_output.steps)
+                      if not name.startswith(f"{architecture.layers}.")
+                      and not name.endswith("position_ids")}
+        return cls(architecture=architecture, parameters=parameters, padding_id=config["pad_token_id"] or 0,
+                   epsilon=config.get("layer_norm_eps", DISTILBERT_EPSILON),
+                   input_steps=encoder_input.steps, output_steps=encoder_output.steps)
 
     def embed(self, input_ids, token_type_ids=None):
         """The encoder's input.
@@ -85,13 +102,14 @@ class BertHost:
             If there are more tokens than position embeddings.
         """
         input_ids = np.asarray(input_ids)
-        token_types = np.zeros_like(input_ids) if token_type_ids is None else np.asarray(token_type_ids)
         p = {name.removeprefix("embeddings."): value for name, value in self.parameters.items()}
-        positions = p["position_embeddings.weight"]
-        if input_ids.shape[1] > len(positions):
-            raise ValueError(f"{input_ids.shape[1]} tokens, but the model has {len(positions)} positions")
-        x = (p["word_embeddings.weight"][input_ids] + positions[: input_ids.shape[1]]
-             + p["token_type_embeddings.weight"][token_types])
+        positions, embedded = self._positions(input_ids), p["position_embeddings.weight"]
+        if positions.max() >= len(embedded):
+            raise ValueError(f"{input_ids.shape[1]} tokens, but the model has {len(embedded)} positions")
+        x = p["word_embeddings.weight"][input_ids] + embedded[positions]
+        if self.architecture.token_types:
+            x = x + p["token_type_embeddings.weight"][0 if token_type_ids is None
+                                                      else np.asarray(token_type_ids)]
         x = layer_norm(x, p["LayerNorm.weight"], p["LayerNorm.bias"], self.epsilon)
         return quantize(x, self.input_steps)
 
@@ -107,10 +125,20 @@ class BertHost:
         ValueError
             If the model has no pooler or no classifier.
         """
-        for name in ("pooler.dense.weight", "classifier.weight"):
-            if name not in self.parameters:
-                raise ValueError(f"{name} is missing from the host's parameters; "
-                                 "this model has no classifier")
-        p = self.parameters
-        pooled = np.tanh(self.hidden(output)[:, 0] @ p["pooler.dense.weight"].T + p["pooler.dense.bias"])
-        return pooled @ p["classifier.weight"].T + p["classifier.bias"]
+        names = self.architecture
+        activate = _POOLER_ACTIVATIONS[names.pooler_activation]
+        return self._linear(names.classifier,
+                            activate(self._linear(names.pooler, self.hidden(output)[:, 0])))
+
+    def _linear(self, name, x):
+        if f"{name}.weight" not in self.parameters:
+            raise ValueError(f"{name}.weight is missing from the host's parameters; "
+                             "this model has no classifier")
+        return x @ self.parameters[f"{name}.weight"].T + self.parameters[f"{name}.bias"]
+
+    def _positions(self, input_ids):
+        """Index of each token's position embedding, shape (batch, tokens) or (tokens,)."""
+        if not self.architecture.positions_follow_padding:
+            return np.arange(input_ids.shape[1])
+        real = input_ids != self.padding_id
+        return np.where(real, np.cumsum(real, axis=1) + self.padding_id, self.padding_id)

@@ -6,10 +6,8 @@ from pathlib import Path
 import torch
 import transformers
 
+from compressor.architectures import ARCHITECTURES
 from compressor.bundle_checks import BundleError, check_choice
-
-MODEL_CLASSES = ("BertForSequenceClassification", "BertForQuestionAnswering", "BertModel")
-"""Model classes that a bundle may name in ``config.architectures``."""
 
 
 def encoder_of(model):
@@ -17,13 +15,34 @@ def encoder_of(model):
     return model.base_model
 
 
-def layer_parameter(model, name):
-    """Name, within the whole model, of the weight or bias of an encoder layer.
+def architecture_of(model):
+    """The :class:`compressor.architectures.Architecture` of a Hugging Face model.
 
-    ``name`` is relative to the encoder: ``encoder.layer.0.output.dense.weight``.
+    Raises
+    ------
+    ValueError
+        If it is none of those that can be exported.
     """
+    kind = model.config.model_type
+    if kind not in ARCHITECTURES:
+        raise ValueError(f"the model is a {kind}; export supports {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[kind]
+
+
+def module_path(model, name):
+    """Path, relative to the encoder, of the linear layer that a bundle calls ``name``."""
+    return architecture_of(model).module_path(name)
+
+
+def linear_layer(model, name):
+    """The torch.nn.Linear that a bundle calls ``name``."""
+    return encoder_of(model).get_submodule(module_path(model, name))
+
+
+def layer_parameter(model, name, kind):
+    """Name, within the whole model, of the "weight" or "bias" of the layer that a bundle calls ``name``."""
     prefix = "" if encoder_of(model) is model else f"{model.base_model_prefix}."
-    return prefix + name
+    return f"{prefix}{module_path(model, name)}.{kind}"
 
 
 def to_model(bundle):
@@ -35,14 +54,15 @@ def to_model(bundle):
         If the host part does not fit the config.
     """
     architectures = bundle.model["config"].get("architectures") or ["none"]
-    check_choice("model.config.architectures", architectures[0], MODEL_CLASSES)
-    config = transformers.BertConfig.from_dict(bundle.model["config"])
+    known = ARCHITECTURES[bundle.model["architecture"]]
+    check_choice("model.config.architectures", architectures[0], known.model_classes)
+    config = _config(bundle)
     model = getattr(transformers, architectures[0])(config)
     state = dict(bundle.host["state_dict"])
     for name, layer in bundle.layers.items():
         weight, bias = bundle.folding(name).unfold(layer)
-        state[layer_parameter(model, f"{name}.weight")] = torch.from_numpy(weight).float()
-        state[layer_parameter(model, f"{name}.bias")] = torch.from_numpy(bias).float()
+        state[layer_parameter(model, name, "weight")] = torch.from_numpy(weight).float()
+        state[layer_parameter(model, name, "bias")] = torch.from_numpy(bias).float()
     expected = model.state_dict()
     for key, tensor in expected.items():
         if key not in state:
@@ -73,12 +93,23 @@ def to_tokenizer(bundle):
         for name, text in files.items():
             Path(folder, name).write_text(text, encoding="utf-8")
         try:
-            return transformers.AutoTokenizer.from_pretrained(
-                folder, config=transformers.BertConfig.from_dict(bundle.model["config"]),
-                local_files_only=True, trust_remote_code=False)
+            return load_tokenizer(folder, _config(bundle))
         except Exception as error:  # tokenizers raises a plain Exception for a bad file
             raise BundleError("host.tokenizer: transformers cannot read these files "
                               f"({type(error).__name__}); found {', '.join(files)}") from error
+
+
+def _config(bundle):
+    kind = transformers.CONFIG_MAPPING[bundle.model["architecture"]]
+    return kind.from_dict(bundle.model["config"])
+
+
+def load_tokenizer(folder, config):
+    """The tokenizer in a folder; it gives what the architecture of ``config`` takes, whatever its class."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        folder, config=config, local_files_only=True, trust_remote_code=False)
+    tokenizer.model_input_names = list(ARCHITECTURES[config.model_type].inputs)
+    return tokenizer
 
 
 def encode(tokenizer, sentences, max_tokens, batch_size=32):

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-ROLES = ("q", "k", "v", "o", "ffn1", "ffn2")
-"""The six linear layers of an encoder layer, in execution order."""
+from compressor.architectures import ARCHITECTURES
+from compressor.layer_weights import ROLES as ROLE_PATHS
 
-_BERT_LAYER = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value",
-               "o": "attention.output.dense", "ffn1": "intermediate.dense", "ffn2": "output.dense"}
-_DISTILBERT_LAYER = {"q": "attention.q_lin", "k": "attention.k_lin", "v": "attention.v_lin",
-                     "o": "attention.out_lin", "ffn1": "ffn.lin1", "ffn2": "ffn.lin2"}
+ROLES = tuple(ROLE_PATHS)
+"""The six linear layers of an encoder layer, in execution order."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +59,7 @@ def target_layers(model, roles=ROLES):
 
 
 def _layer_names(module):
-    for names in (_BERT_LAYER, _DISTILBERT_LAYER):
+    for names in (one.linears for one in ARCHITECTURES.values()):
         if all(_has_linear(module, name) for name in names.values()):
             return names
     return None

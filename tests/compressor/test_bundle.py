@@ -356,7 +356,7 @@ CONTENT = {
     "model key": (delete("model", "task"), "model: key 'task' is missing; required are architecture, "
                                            "config, task, labels, max_tokens"),
     "architecture": (edit(("model", "architecture"), "gpt2"),
-                     "model.architecture: is 'gpt2'; allowed are bert"),
+                     "model.architecture: is 'gpt2'; allowed are bert, roberta, distilbert"),
     "config": (edit(("model", "config"), 3), "model.config: is int; a dict is required"),
     "hidden size": (edit(("model", "config", "hidden_size"), "16"),
                     "model.config.hidden_size: is '16'; an integer from 1 to 1048576 is required"),

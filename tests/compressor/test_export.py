@@ -9,12 +9,22 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
+from transformers import (
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from compressor import synthetic_task
-from compressor.bundle import BundleError, load_bundle, save_bundle
+from compressor.architectures import ARCHITECTURES
+from compressor.bundle import BundleError, check_bundle, load_bundle, save_bundle
 from compressor.calibration import DEFAULT_METHODS, Methods, calibrate
 from compressor.cli import main
 from compressor.export import export
+from compressor.fake_quantization import to_quantized_model
+from compressor.golden_model import GoldenModel
+from compressor.golden_vectors import linear_vectors
 from compressor.model_dir import ModelDirError, describe, write_model_dir
 from compressor.pools import build_pool
 from compressor.recipes import Recipe
@@ -22,17 +32,34 @@ from compressor.reload import encode, encoder_of, to_model, to_tokenizer
 from compressor.structures import Dense, Pattern
 from compressor.targets import target_layers
 from compressor.tasks import TASKS
-from compressor.tiny_model import build_tiny_model
+from compressor.tiny_model import build_tiny_model, label_config
 from tests.bundles import random_bundle
 
+
+def make_roberta(vocabulary):
+    return RobertaForSequenceClassification(RobertaConfig(
+        vocab_size=vocabulary, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=25, pad_token_id=0, initializer_range=0.2,
+        **label_config(TASK)))
+
+
+def make_distilbert(vocabulary):
+    return DistilBertForSequenceClassification(DistilBertConfig(
+        vocab_size=vocabulary, dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=24,
+        initializer_range=0.2, **label_config(TASK)))
+
+
+OTHERS = {"roberta": make_roberta, "distilbert": make_distilbert}
 TASK = TASKS["synthetic"]
 ROWS = synthetic_task.generate(48, seed=1)
 SENTENCES = [row["sentence"] for row in ROWS]
 
 
-def make_model_dir(folder, structure):
+def make_model_dir(folder, structure, architecture="bert"):
     """What `compress train` leaves, without the training."""
     model, tokenizer = build_tiny_model(TASK, ROWS, max_tokens=24)
+    if architecture != "bert":
+        model = OTHERS[architecture](len(tokenizer))
     targets = target_layers(model)
     with torch.no_grad():
         for target in targets.values():
@@ -113,6 +140,46 @@ def test_the_file_alone_rebuilds_model_and_tokenizer(made, tmp_path):
     # Only the rounding of weights to 8 bits lies between them.
     assert not torch.equal(before, after)
     assert (before - after).abs().max() < 0.05 * before.abs().max()
+
+
+@pytest.mark.parametrize("architecture", OTHERS)
+def test_other_architectures_become_bundles_and_models_again(architecture, tmp_path):
+    """Bundles name layers as BERT does; the golden model stays close to the float model."""
+    torch.manual_seed(4)
+    model, _ = make_model_dir(tmp_path / "model", Pattern(build_pool("reed_muller")), architecture)
+    bundle = export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS, validation=ROWS[:20])
+    assert bundle.model["architecture"] == architecture
+    assert list(bundle.layers)[6] == "encoder.layer.1.attention.self.query"
+    assert bundle.model["config"]["hidden_size"] == 32
+    quantized = bundle.layers["encoder.layer.1.intermediate.dense"]
+    own = dict(model.base_model.named_modules())[ARCHITECTURES[architecture].module_path(quantized.name)]
+    assert own is list(target_layers(model).values())[10].module
+    loaded = load_bundle(tmp_path / "pruned.pt")
+    batch = next(encode(to_tokenizer(loaded), SENTENCES, 24, batch_size=48))
+    assert set(batch) == {"input_ids", "attention_mask"}
+    with torch.no_grad():
+        true = model(**batch).logits
+        again = to_model(loaded)(**batch).logits
+        fake = to_quantized_model(loaded)(**batch).logits
+    golden = torch.tensor(GoldenModel.of(loaded).logits(batch))
+    spread = true.std()
+    assert (again - true).abs().max() < 0.1 * spread
+    assert (fake - true).abs().mean() < 0.25 * spread
+    assert (golden - true).abs().mean() < 0.25 * spread
+
+
+def test_linear_layers_of_a_distilbert_alone(tmp_path):
+    make_model_dir(tmp_path / "model", Dense(), "distilbert")
+    bundle = export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS, methods=DEFAULT_METHODS)
+    batches = encode(to_tokenizer(bundle), SENTENCES[:4], 24)
+    assert [name for name, _, _ in linear_vectors(bundle, batches)] == list(bundle.layers)
+
+
+def test_a_config_of_another_architecture_is_refused(made):
+    bundle = made[-1]
+    changed = {**bundle.model, "config": {**bundle.model["config"], "model_type": "roberta"}}
+    with pytest.raises(BundleError, match=r"model.config.model_type: is 'roberta'; 'bert' is required"):
+        check_bundle(replace(bundle, model=changed))
 
 
 def test_export_is_reproducible_and_knows_no_folder(made, tmp_path):

@@ -54,6 +54,19 @@ def test_rows_of_the_task(built, tmp_path):
     assert 0 <= found["accuracy_float"] <= 1
 
 
+@pytest.mark.parametrize("architecture", ["distilbert", pytest.param("roberta", marks=pytest.mark.nightly)])
+def test_rows_of_the_task_in_other_architectures(architecture, tmp_path):
+    make_model_dir(tmp_path / "model", Pattern(build_pool("reed_muller")), architecture)
+    export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:16])
+    build(tmp_path / "pruned.pt", tmp_path / "build", PlanRequest(rows=2, lanes=4, tokens=16))
+    result = CliRunner().invoke(main, ["eval", str(tmp_path / "build"), "--data", "synthetic", "--limit", "4",
+                                       "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["words"] == 4 * 4 * 8  # rows, token groups, words of 32 channels
+    assert found["word_mismatches"] == found["prediction_mismatches"] == 0
+
+
 def test_wrong_weights_are_found(built, tmp_path):
     shutil.copytree(built.directory, tmp_path / "build")
     weights = tmp_path / "build" / "weights" / "weights.bin"
