@@ -16,7 +16,7 @@ from hwgen import reports
 from hwgen.devices import DEVICES
 from hwgen.doctor import examine
 from hwgen.inspection import inspect_bundle, inspect_lines
-from hwgen.packaging import BuildError, build, load_plan, verify_build
+from hwgen.packaging import EMITTERS, BuildError, build, load_plan, verify_build, verilog_files
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest
 from hwgen.synthesis import FAMILIES, synthesize
@@ -82,16 +82,19 @@ def main():
               help="Width of the memory ports.  [default: up to the device's, or 128]")
 @click.option("--accumulation", type=click.Choice([a.value for a in Accumulation]),
               help="Sums in adder trees or inside the DSPs.  [default: by device]")
+@click.option("--emit", default="verilog", show_default=True, metavar="LIST",
+              help=f"What to generate, with commas between: {', '.join(EMITTERS)} (Vitis HLS C++).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @one_line_errors
-def build_command(model, out, device, rows, lanes, pool, tokens, bus_bits, accumulation, as_json):
+def build_command(model, out, device, rows, lanes, pool, tokens, bus_bits, accumulation, emit, as_json):
     """Generate an accelerator for a compressed model."""
     request = PlanRequest(device=device, rows=rows, lanes=lanes, tokens=tokens, bus_bits=bus_bits,
                           storage=PoolStorage(pool) if pool else None,
                           accumulation=Accumulation(accumulation) if accumulation else None)
     with progress_bar() as bar:
         task = bar.add_task("hwgen build", total=None)
-        built = build(model, out, request, lambda step: bar.update(task, description=step))
+        built = build(model, out, request, lambda step: bar.update(task, description=step),
+                      emit=tuple(emit.split(",")))
     plan, cost = built.plan, built.cost
     if as_json:
         array = plan.spec.array
@@ -135,7 +138,7 @@ def synth_command(directory, family, as_json):
     plan = load_plan(directory)
     device = DEVICES.get(plan.device)
     family = family or (device.family if device and device.family in FAMILIES else FAMILIES[0])
-    files = [directory / "rtl" / name for name in (directory / "rtl" / "files.f").read_text().split()]
+    files = verilog_files(directory)
     with progress_bar() as bar:
         bar.add_task(f"yosys, {family}; minutes for large arrays", total=None)
         counts = asdict(synthesize(files, "accelerator", family))

@@ -15,6 +15,7 @@ from hwgen import reports
 from hwgen.cost import cost_report
 from hwgen.encoder_program import whole_program
 from hwgen.encoder_stream import encoder_packets
+from hwgen.hls import files as hls
 from hwgen.memory_image import image_packets, pattern_memory, write_packets
 from hwgen.plan import Plan, PlanError
 from hwgen.planner import make_plan
@@ -26,6 +27,10 @@ MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "hwgen-build"
 TOOLS = ("hwgen", "amaranth", "torch", "numpy")
 """Distributions whose versions can change a build's bytes."""
+
+
+EMITTERS = ("verilog", "hls")
+"""What a build can hold besides program, weights and reports; folders ``rtl`` and ``hls``."""
 
 
 class BuildError(RuntimeError):
@@ -41,7 +46,7 @@ class Build:
     cost: object
 
 
-def build(model, out, request=None, progress=None):
+def build(model, out, request=None, progress=None, *, emit=("verilog",)):
     """Generate an accelerator for a bundle.
 
     Parameters
@@ -54,6 +59,8 @@ def build(model, out, request=None, progress=None):
     request : hwgen.planner.PlanRequest, optional
     progress : callable(str), optional
         Called with what is about to be done.
+    emit : sequence of str
+        Some of :data:`EMITTERS`.
 
     Returns
     -------
@@ -65,6 +72,7 @@ def build(model, out, request=None, progress=None):
     """
     step = progress or (lambda what: None)
     model, target = Path(model), Path(out).resolve()
+    check_emitters(emit)
     check_replaceable(target)
     step("reading the bundle")
     bundle = load_bundle(model)
@@ -73,7 +81,7 @@ def build(model, out, request=None, progress=None):
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        cost = _write(bundle, model, plan, aside, step)
+        cost = _write(bundle, model, plan, aside, step, emit)
         aside.chmod(0o755)  # mkdtemp makes directories private
         _replace(target, aside)
     finally:
@@ -108,6 +116,22 @@ def verify_build(directory):
             raise BuildError(f"{directory}: {name} differs from {MANIFEST}; build again")
 
 
+def verilog_files(directory):
+    """Verilog files of a build; BuildError if it was built without."""
+    listed = Path(directory) / "rtl" / "files.f"
+    if not listed.is_file():
+        raise BuildError(f"{directory} has no Verilog; build again with --emit verilog")
+    return [listed.with_name(name) for name in listed.read_text().split()]
+
+
+def check_emitters(emit):
+    """BuildError unless ``emit`` holds one or more of :data:`EMITTERS`."""
+    unknown = [name for name in emit if name not in EMITTERS]
+    if unknown or not emit:
+        raise BuildError(f"--emit is {','.join(emit)!r}; give one or more of {', '.join(EMITTERS)}, "
+                         "with commas between them")
+
+
 def check_replaceable(out):
     """BuildError unless ``out`` is absent, empty, or an earlier build."""
     if not out.exists():
@@ -118,9 +142,10 @@ def check_replaceable(out):
         raise BuildError(f"{out} is not empty and no hwgen build; it is left alone, choose another --out")
 
 
-def _write(bundle, model, plan, directory, step):
-    step("writing Verilog")
-    write_verilog(plan, directory / "rtl")
+def _write(bundle, model, plan, directory, step, emit):
+    if "verilog" in emit:
+        step("writing Verilog")
+        write_verilog(plan, directory / "rtl")
     program = whole_program(plan)
     for name in ("program", "weights", "report"):
         (directory / name).mkdir()
@@ -130,6 +155,9 @@ def _write(bundle, model, plan, directory, step):
                else image_packets(bundle, plan.spec, program.layers))
     images = write_packets(packets, plan.spec.bus_bits, directory / "weights" / "weights.bin",
                            lambda layer: step(f"packing weights: {layer}"))
+    if "hls" in emit:
+        step("writing HLS C++")
+        hls.write_hls(bundle, plan, images, directory / hls.DIRECTORY)
     layout = {"bus_bits": plan.spec.bus_bits, "weights_beats": sum(image.beats for image in images),
               "lanes": plan.spec.array.lanes, "tokens": program.tokens,
               "layers": [asdict(image) for image in images],
@@ -145,7 +173,7 @@ def _write(bundle, model, plan, directory, step):
     (directory / "report" / "cost.md").write_text(reports.cost_markdown(plan, cost))
     (directory / "plan.json").write_text(plan.to_json())
     shutil.copyfile(model, directory / "bundle.pt")
-    (directory / "README.md").write_text(reports.build_readme(plan, cost))
+    (directory / "README.md").write_text(reports.build_readme(plan, cost, emit))
     files = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
     _write_json(directory / MANIFEST, {
         "format": MANIFEST_FORMAT, "configuration_hash": plan.configuration_hash,

@@ -85,8 +85,34 @@ def _cycles_text(cost):
     return lines
 
 
-def build_readme(plan, cost):
-    """The README of a build: what each file is for."""
+_FILES_OF = {
+    "verilog": "| `rtl/accelerator.v` | the accelerator, top module `accelerator`, Verilog-2005; "
+               "add it to your project |\n"
+               "| `rtl/files.f` | list of Verilog files, for tools that take one |\n",
+    "hls": "| `hls/` | the same accelerator as Vitis HLS C++; `make -C hls` runs its testbenches with g++ on "
+           "the golden vectors in `hls/vectors`, `vitis_hls -f run_hls.tcl` synthesizes it |\n",
+}
+"""README's lines about what a build holds besides program, weights and reports."""
+
+
+def build_readme(plan, cost, emit):
+    """The README of a build: what each file is for; ``emit`` as in :func:`hwgen.packaging.build`."""
+    sources = "".join(_FILES_OF[name] for name in emit)
+    notes = []
+    if "verilog" in emit:
+        notes.append(f"""
+The clock is `ap_clk`, reset is `ap_rst_n` (low, synchronous). `s_axi_control` is an AXI4-Lite slave with the
+register layout of Vitis RTL kernels; `m_axi_gmem0` carries program, inputs and outputs, `m_axi_gmem1` the
+weight stream. Register `configuration` (0x{address_of("configuration"):02x}) reads
+0x{plan.spec.configuration:08x} in this build. `hwgen sim` on this directory proves the Verilog against the
+golden model; `hwgen synth` counts its resources.
+""")
+    if "hls" in emit:
+        notes.append("""
+The HLS C++ reads the same weight image and the same activation words as the Verilog. `hwgen sim --bench hls`
+proves its C simulation against the golden model. Its cycles, and C/RTL co-simulation, need the vendor's tool;
+neither was run here.
+""")
     pool = ""
     if plan.spec.array.storage is PoolStorage.RAM:
         pool = f"| `weights/pool.bin` | pattern memory: write its words from address {POOL_BASE:#x} on |\n"
@@ -96,9 +122,7 @@ def build_readme(plan, cost):
 
 | file | what it is for |
 |---|---|
-| `rtl/accelerator.v` | the accelerator, top module `accelerator`, Verilog-2005; add it to your project |
-| `rtl/files.f` | list of Verilog files, for tools that take one |
-| `program/program.bin` | descriptors of 32 bytes; 4096-byte aligned, address to `program_low` |
+{sources}| `program/program.bin` | descriptors of 32 bytes; 4096-byte aligned, address to `program_low` |
 | `program/program.txt` | the same program, readable |
 | `weights/weights.bin` | weight stream of all layers; 4096-byte aligned, address to `weights_low` |
 | `weights/layout.json` | where each layer, input and output lies; `weights_beats` goes into that register |
@@ -106,12 +130,6 @@ def build_readme(plan, cost):
 | `plan.json` | every decision: sizes, tiles, limits |
 | `bundle.pt` | the compressed model this was built from |
 | `manifest.json` | SHA-256 of every file, tool versions, configuration hash |
-
-The clock is `ap_clk`, reset is `ap_rst_n` (low, synchronous). `s_axi_control` is an AXI4-Lite slave with the
-register layout of Vitis RTL kernels; `m_axi_gmem0` carries program, inputs and outputs, `m_axi_gmem1` the
-weight stream. Register `configuration` (0x{address_of("configuration"):02x}) reads
-0x{plan.spec.configuration:08x} in this build.
-
-`hwgen sim` on this directory proves the Verilog against the golden model; `hwgen synth` counts its resources.
+{''.join(notes)}
 The program runs all layers on {plan.tokens} tokens in {cost.cycles:,} cycles.
 """

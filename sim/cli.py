@@ -15,15 +15,17 @@ from hwgen.packaging import BuildError, verify_build
 from hwgen.plan import PlanError
 from hwgen.toolchain import ToolError
 from sim.harness import MemoryTiming, SimulationError
-from sim.results import encoder_problems, problems
+from sim.results import SimulationResult, encoder_problems, problems
 
 ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationError)
 
 
 @click.command("sim")
 @click.argument("build", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--bench", type=click.Choice(("harness", "cocotb")), default="harness", show_default=True,
-              help="C++ bench (fast), or cocotb with AXI models besides (slow; for small builds).")
+@click.option("--bench", type=click.Choice(("harness", "cocotb", "hls")), default="harness",
+              show_default=True,
+              help="C++ bench (fast); cocotb with AXI models besides (slow; for small builds); or C "
+                   "simulation of the build's HLS C++ (no cycles).")
 @click.option("--layers", default="all", show_default=True, metavar="GLOB",
               help="Linear layers to run, for example '*attention*'; all: the whole encoder where the build "
                    "has its units, else every linear layer.")
@@ -51,6 +53,7 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
     Exit code 1 if a word differs, or if the cycles are not those that were predicted.
     """
     from sim.encoder_run import EncoderRequest, EncoderResult, simulate_encoder
+    from sim.hls_run import HlsResult, hls_problems, hls_text, simulate_hls_layers
     from sim.open_build import open_build
     from sim.runner import SimulationRequest, simulate
 
@@ -65,7 +68,10 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
         if whole and bench == "cocotb":
             raise PlanError("the cocotb bench runs linear layers; choose them with --layers '*'")
         with progress_bars(limit) as progress:
-            if whole:
+            if bench == "hls":
+                result = simulate_hls_layers(opened, SimulationRequest(layers=layers, **common),
+                                             progress=progress)
+            elif whole:
                 result = simulate_encoder(opened, EncoderRequest(every_layer=every_layer, **common),
                                           progress=progress)
             else:
@@ -75,12 +81,11 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
         if as_json:
             click.echo(json.dumps({"passed": False, "error": str(error)}))
         raise click.ClickException(str(error)) from error
-    if as_json:
-        click.echo(json.dumps(result.to_dict()))
-    else:
-        click.echo(encoder_text(result) if isinstance(result, EncoderResult) else result_text(result))
+    text, faults = {EncoderResult: (encoder_text, encoder_problems), HlsResult: (hls_text, hls_problems),
+                    SimulationResult: (result_text, problems)}[type(result)]
+    click.echo(json.dumps(result.to_dict()) if as_json else text(result))
     if not result.passed:
-        for line in encoder_problems(result) if isinstance(result, EncoderResult) else problems(result):
+        for line in faults(result):
             click.echo(f"FAILED: {line}", err=True)
         sys.exit(1)
 

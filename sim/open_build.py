@@ -9,7 +9,7 @@ import numpy as np
 from compressor.bundle import Bundle, load_bundle
 from hwgen.encoder_program import whole_program
 from hwgen.memory_image import write_image
-from hwgen.packaging import BuildError, load_plan
+from hwgen.packaging import BuildError, load_plan, verilog_files
 from hwgen.plan import Plan, PlanError
 
 
@@ -23,8 +23,8 @@ class OpenBuild:
 
     @property
     def verilog(self):
-        """The generated file."""
-        return self.directory / "rtl" / "accelerator.v"
+        """The generated file; BuildError if the build has none."""
+        return verilog_files(self.directory)[0]
 
     @property
     def lanes(self):

@@ -97,7 +97,7 @@ def simulate(build, request, *, program=None, progress=None):
     plan = build.plan
     if program is None:
         program = linear_program(plan, choose_layers(plan, request.layers), request.tokens)
-    vector_sets = _vector_sets(build, program, request)
+    sets = vector_sets(build, program, request)
     nominal = request.timing.nominal
     try:
         prediction = predict_program(plan, program, nominal)
@@ -109,7 +109,7 @@ def simulate(build, request, *, program=None, progress=None):
     bench = _Bench(build, program, prediction, executable, progress, request)
     with tempfile.TemporaryDirectory(prefix="hwgen-weights-") as scratch:
         bench.weights = stream_file(build, program, Path(scratch))
-        for index, vectors in enumerate(vector_sets):
+        for index, vectors in enumerate(sets):
             bench.run(index, vectors, trace=request.trace if index == 0 else None)
     return bench.result(cost_report(plan, program, nominal))
 
@@ -245,7 +245,8 @@ def bench_case(build, program, vectors, *, memory, weights):
         outputs={tensor.name: (tensor.offset, vectors[tensor.name].y) for tensor in program.outputs})
 
 
-def _vector_sets(build, program, request):
+def vector_sets(build, program, request):
+    """Yield the vectors of each run of a linear program: dict of str to :class:`sim.vectors.LayerVectors`."""
     if request.limit < 1:
         raise ValueError(f"limit must be at least 1, not {request.limit}")
     if request.data == "random":

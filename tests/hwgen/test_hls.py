@@ -1,0 +1,146 @@
+"""HLS C++ of a build: complete, reproducible, and accepted by g++ file by file."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import fields
+from importlib import resources
+
+import jinja2
+import jinja2.meta
+import pytest
+
+from compressor.bundle import save_bundle
+from compressor.pools import build_pool
+from hwgen.hls.contexts import control_ports
+from hwgen.hls.files import COMPILER_FLAGS, hls_contexts, render
+from hwgen.memory_image import LayerImage
+from hwgen.packaging import EMITTERS, BuildError, build, verify_build, verilog_files
+from hwgen.plan import PlanError
+from hwgen.planner import PlanRequest, make_plan
+from rtl_templates.array_spec import PoolStorage
+from tests.bundles import random_bundle
+
+SIZES = {"hidden": 16, "heads": 2, "ffn": 32, "layers": 1, "max_tokens": 16}
+SMALL = PlanRequest(rows=2, lanes=4, tokens=9)
+UNBALANCED = build_pool("frequency", size=8, balance="none")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("hls")
+    save_bundle(random_bundle(**SIZES), directory / "pruned.pt")
+    return build(directory / "pruned.pt", directory / "build", SMALL, emit=("hls",)).directory
+
+
+def contexts(request=SMALL, **bundle):
+    plan = make_plan(random_bundle(**SIZES, **bundle), request)
+    return hls_contexts(plan, [LayerImage(name=layer.name, offset=0, bytes=0, beats=0, tiles=0)
+                               for layer in plan.layers])
+
+
+def test_a_templates_variables_are_its_contexts_fields():
+    folder = resources.files("rtl_templates").joinpath("hls")
+    templates = {path.name.removesuffix(".j2") for path in folder.iterdir()}
+    found = contexts()
+    assert set(found) == templates
+    for name, context in found.items():
+        tree = jinja2.Environment().parse(folder.joinpath(f"{name}.j2").read_text())
+        assert jinja2.meta.find_undeclared_variables(tree) == {field.name for field in fields(context)}, name
+
+
+def test_templates_do_no_arithmetic():
+    for path in resources.files("rtl_templates").joinpath("hls").iterdir():
+        for expression in re.findall(r"\{\{-?(.*?)-?\}\}|\{%(.*?)%\}", path.read_text()):
+            code = re.sub(r'"[^"]*"', "", "".join(expression))
+            assert not re.search(r"[*/%+]|\d\s*-|-\s*\d|//", code), (path.name, code)
+
+
+def test_a_build_with_hls_alone_says_so(built):
+    manifest = json.loads((built / "manifest.json").read_text())["files"]
+    assert {"hls/config.h", "hls/linear.h", "hls/Makefile", "hls/run_hls.tcl", "hls/vectors/linear.txt",
+            "hls/vectors/linear0.input.bin"} <= set(manifest)
+    assert not any(name.startswith("rtl/") for name in manifest)
+    readme = (built / "README.md").read_text()
+    assert "`hls/`" in readme
+    assert "`rtl/accelerator.v`" not in readme
+    verify_build(built)
+    with pytest.raises(BuildError, match=r"has no Verilog; build again with --emit verilog"):
+        verilog_files(built)
+
+
+def test_a_second_build_has_the_same_bytes(built, tmp_path):
+    again = build(built / "bundle.pt", tmp_path / "again", SMALL, emit=("hls",)).directory
+    assert (again / "manifest.json").read_text() == (built / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize("emit", [(), ("vhdl",), ("verilog", "")])
+def test_unknown_emitters_are_refused(built, tmp_path, emit):
+    with pytest.raises(BuildError, match=f"give one or more of {', '.join(EMITTERS)}"):
+        build(built / "bundle.pt", tmp_path / "out", SMALL, emit=emit)
+
+
+def test_every_file_compiles_on_its_own(built):
+    for path in sorted((built / "hls").glob("*.h")) + sorted((built / "hls").glob("*.cpp")):
+        subprocess.run(["g++", *COMPILER_FLAGS, "-fsyntax-only", "-include", path.name, "-x", "c++",
+                        os.devnull], check=True, cwd=path.parent)
+
+
+def test_make_runs_the_testbenches(built, tmp_path):
+    shutil.copytree(built / "hls", tmp_path / "hls")
+    shutil.copytree(built / "weights", tmp_path / "weights")
+    result = subprocess.run(["make", "-C", tmp_path / "hls", "CXXFLAGS=-O0"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(": 9 tokens, 0 values differ") == 6
+    vector = tmp_path / "hls" / "vectors" / "linear3.expected.bin"
+    vector.write_bytes(bytes([vector.read_bytes()[0] ^ 1]) + vector.read_bytes()[1:])
+    result = subprocess.run(["make", "-C", tmp_path / "hls"], capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "attention.output.dense: 9 tokens, 1 values differ\n" in result.stdout
+    assert "FAILED" in result.stdout
+
+
+def test_pragmas_name_what_is_there(built):
+    for path in (built / "hls").iterdir():
+        if path.suffix in (".h", ".cpp"):
+            text = path.read_text()
+            for name in re.findall(r"#pragma HLS .*?(?:variable|port) = (\w+)", text):
+                assert len(re.findall(rf"\b{name}\b", text)) > 1 or name == "return", (path.name, name)
+
+
+def test_the_pool_is_a_constant_table(built):
+    config = (built / "hls" / "config.h").read_text()
+    assert "constexpr int PATTERNS = 32;" in config
+    assert len(re.findall(r"^    \{\d, \d, \d, \d, \d, \d, \d, \d\},$", config, re.MULTILINE)) == 34
+
+
+def test_ports_of_a_control_word_are_where_the_assignment_puts_them():
+    plan = make_plan(random_bundle(**SIZES, structure="mixed", pool=UNBALANCED), SMALL)
+    assignment = plan.spec.array.assignment
+    assert plan.spec.array.storage is PoolStorage.STREAM
+    assert assignment.is_routed
+    for entry in range(assignment.entries):
+        word = assignment.control_word(entry)
+        rows = [-1] * assignment.multipliers
+        for port in control_ports(assignment):
+            code = word >> port.first_bit & port.mask if port.width else 1
+            if code:
+                rows[port.candidates[code - 1]] = port.row
+        used = [m for m in range(assignment.multipliers) if assignment.rows[entry][m] >= 0]
+        assert [rows[m] for m in used] == [assignment.rows[entry][m] for m in used]
+
+
+def test_too_wide_control_words_are_refused(monkeypatch):
+    monkeypatch.setattr("hwgen.hls.contexts.CONTROL_BITS_MAX", 20)
+    with pytest.raises(PlanError, match=r"up to 20 bits, this pool needs \d+; use a row-balanced pool"):
+        contexts(structure="mixed", pool=UNBALANCED)
+
+
+def test_the_script_has_the_devices_part_and_clock():
+    assert "set_part xck26-sfvc784-2LV-c" in render("run_hls.tcl", contexts(
+        PlanRequest(device="kv260", tokens=9))["run_hls.tcl"])
+    text = render("run_hls.tcl", contexts(PlanRequest(device="ecp5-85k", tokens=9))["run_hls.tcl"])
+    assert "set_part xczu7ev-ffvc1156-2-e" in text
+    assert "create_clock -period 4.0 " in text

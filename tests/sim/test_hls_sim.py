@@ -1,0 +1,124 @@
+"""C simulation of the HLS C++ against the golden model; and that a broken design is found."""
+
+import json
+import shutil
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from click.testing import CliRunner
+
+from compressor.bundle import save_bundle
+from compressor.pools import build_pool
+from hwgen.cli import main
+from hwgen.packaging import BuildError, build
+from hwgen.planner import PlanRequest
+from rtl_templates.array_spec import PoolStorage
+from sim import hls_bench
+from sim.hls_run import hls_problems, simulate_hls_layers
+from sim.open_build import open_build
+from sim.runner import SimulationRequest
+from tests.bundles import random_bundle
+
+SIZES = {"hidden": 24, "layers": 1, "heads": 2, "ffn": 40, "max_tokens": 16}
+UNBALANCED = {"pool": build_pool("frequency", size=8, balance="none")}
+LINEAR_DESIGNS = {
+    "pattern": ({"absent_blocks": 0.3}, {"rows": 2, "lanes": 4}),
+    "mixed": ({"structure": "mixed", "absent_blocks": 0.2}, {"rows": 4, "lanes": 2, "bus_bits": 32}),
+    "dense": ({"structure": "dense"}, {"rows": 1, "lanes": 8, "storage": PoolStorage.RAM}),
+    "unbalanced": (UNBALANCED, {"rows": 2, "lanes": 4}),
+    "unbalanced mixed": ({**UNBALANCED, "structure": "mixed"}, {"rows": 2, "lanes": 4}),
+    "keep 4": ({"pool": build_pool("greedy", size=8, keep=4)}, {"rows": 2, "lanes": 3, "bus_bits": 32}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_optimization():
+    """Compiling takes longer than running."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hls_bench, "OPTIMIZE", "-O0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def linear_build(tmp_path_factory):
+    @cache
+    def make(design):
+        bundle, request = LINEAR_DESIGNS[design]
+        directory = tmp_path_factory.mktemp("linear")
+        save_bundle(random_bundle(**SIZES, **bundle), directory / "pruned.pt")
+        build(directory / "pruned.pt", directory / "build", PlanRequest(tokens=13, **request), emit=("hls",))
+        return open_build(directory / "build")
+    return make
+
+
+def mutated(opened, directory, name, old, new):
+    """A copy of a build whose file ``hls/name`` has ``new`` in place of ``old``."""
+    shutil.copytree(opened.directory, directory / "build")
+    path = directory / "build" / "hls" / name
+    text = path.read_text()
+    assert text.count(old) == 1, f"{name} has {text.count(old)} times {old!r}"
+    path.write_text(text.replace(old, new))
+    return replace(opened, directory=directory / "build")
+
+
+@pytest.mark.parametrize("design", LINEAR_DESIGNS)
+def test_linear_layers(linear_build, design):
+    result = simulate_hls_layers(linear_build(design), SimulationRequest(tokens=11, limit=2))
+    assert result.passed
+    assert (result.mismatches, len(result.layers), hls_problems(result)) == (0, 6, [])
+    lanes = LINEAR_DESIGNS[design][1]["lanes"]
+    assert result.words == 2 * -(-11 // lanes) * (5 * 24 + 40) // 4
+    assert result.padding_values == 2 * (-11 % lanes) * (5 * 24 + 40)
+
+
+LINEAR_MUTATIONS = {
+    "truncation": ("fixedpoint.h", "return (x + half) >> shift;", "return (x + half - half) >> shift;"),
+    "saturation": ("fixedpoint.h", "if (x > limit)\n    return limit;", ""),
+    "bias": ("linear.h", "+ constant.bias", ""),
+    "wrong slot": ("linear.h", "m / SLOTS", "(m + 1) / SLOTS % CHANNELS"),
+    "wrong column": ("linear.h", "ENTRY_COLUMN[number][m]", "ENTRY_COLUMN[number][m] ^ (m == 0)"),
+    "wrong pattern": ("linear.h", "int(index.control[unit]);", "int(index.control[unit]) ^ (unit == 1);"),
+    "last K-step": ("linear.h", "multiply(index, weights, steps,", "multiply(index, weights, steps - 1,"),
+    "wrong token group": ("linear.h", "x[group * columns + ", "x[0 * group * columns + "),
+}
+
+
+@pytest.mark.parametrize("mutation", LINEAR_MUTATIONS)
+def test_a_broken_linear_layer_is_found(linear_build, tmp_path, mutation):
+    broken = mutated(linear_build("pattern"), tmp_path, *LINEAR_MUTATIONS[mutation])
+    result = simulate_hls_layers(broken, SimulationRequest(limit=4))
+    assert not result.passed
+    assert "output words differ from the golden model" in hls_problems(result)[0]
+    assert "expected" in hls_problems(result)[1]
+
+
+def test_the_command(linear_build):
+    opened = linear_build("pattern")
+    done = CliRunner().invoke(main, ["sim", str(opened.directory), "--bench", "hls", "--layers", "*dense"])
+    assert done.exit_code == 0
+    assert "C/RTL co-simulation, and cycles, need the vendor's HLS tool" in done.stdout
+    assert "passed: " in done.stdout
+    done = CliRunner().invoke(main, ["sim", str(opened.directory), "--bench", "hls", "--json"])
+    result = json.loads(done.stdout)
+    assert (result["passed"], result["mismatches"], result["cycles"]) == (True, 0, None)
+    assert result["words"] == sum(layer["words"] for layer in result["layers"])
+
+
+def test_the_command_fails_on_a_broken_design(linear_build, tmp_path):
+    broken = mutated(linear_build("pattern"), tmp_path, *LINEAR_MUTATIONS["truncation"])
+    done = CliRunner().invoke(main, ["sim", str(broken.directory), "--bench", "hls"])
+    assert done.exit_code == 1
+    assert "FAILED: " in done.stdout
+    assert "warning: " in done.stderr
+    assert "hls/fixedpoint.h differs from manifest.json" in done.stderr
+
+
+def test_a_build_without_hls_is_refused(linear_build, tmp_path):
+    opened = linear_build("pattern")
+    shutil.copytree(opened.directory, tmp_path / "build", ignore=shutil.ignore_patterns("hls"))
+    with pytest.raises(BuildError, match=r"has no HLS C\+\+; build again with --emit hls"):
+        simulate_hls_layers(replace(opened, directory=tmp_path / "build"), SimulationRequest())
+    done = CliRunner().invoke(main, ["sim", str(opened.directory)])
+    assert done.exit_code == 1
+    assert "has no Verilog; build again with --emit verilog" in done.stderr
