@@ -1,24 +1,169 @@
-"""Static activation scales, calibrated on real batches; padding positions never count."""
+"""Calibration of a float model: what every tensor of its encoder looks like on valid tokens."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from compressor.activation_scales import square_error
+from compressor.encoder_modules import encoder_modules
 from compressor.intops import ACTIVATION_MAX
-from compressor.layer_weights import ROLES, layer_name
+from compressor.intops.encoder import LINEAR_PATHS, layer_path
 from compressor.quantization import activation_scale
-from compressor.reload import linear_layer
 
-_BINS = 4096
+SAMPLE_VALUES = 1 << 19
+"""Values that an observer keeps at most; beyond that it keeps every second row, then every fourth, ..."""
+
+TENSORS = ("input", "q", "k", "v", "scores", "context", "o", "attention_norm",
+           "ffn1", "gelu", "ffn2", "output")
+"""Observed tensors of a layer, named as in :meth:`compressor.intops.encoder.IntegerEncoderLayer.trace`."""
+
+_INPUT_OF = {"q": "input", "k": "input", "v": "input", "o": "context", "ffn1": "attention_norm",
+             "ffn2": "gelu"}
+
+
+class TensorObserver:
+    """Extremes of each channel of a tensor, and an even sample of its rows, over any number of batches.
+
+    >>> observer = TensorObserver()
+    >>> observer.observe(torch.tensor([[1.0, -2.0], [3.0, 0.5]]))
+    >>> observer.largest.tolist(), observer.highest.tolist(), observer.sample.shape
+    ([3.0, 2.0], [3.0, 0.5], (2, 2))
+    """
+
+    def __init__(self):
+        self.largest = np.zeros(1)
+        self.highest = np.full(1, -math.inf)
+        self._chunks, self._stride, self._rows = [], 1, 0
+
+    def observe(self, values):
+        """Add values of shape (rows, channels)."""
+        x = values.detach().float().cpu().numpy()
+        if not np.isfinite(x).all():
+            raise ValueError("activations hold NaN or infinity; the model cannot be calibrated")
+        if not x.size:
+            return
+        self.largest = np.maximum(self.largest, np.abs(x).max(axis=0))
+        self.highest = np.maximum(self.highest, x.max(axis=0))
+        first = -self._rows % self._stride
+        self._rows += len(x)
+        self._chunks.append(x[first:: self._stride].copy())
+        while sum(chunk.size for chunk in self._chunks) > SAMPLE_VALUES and self.sample.shape[0] > 1:
+            self._chunks, self._stride = [self.sample[::2].copy()], self._stride * 2
+
+    @property
+    def sample(self):
+        """Float32 array, shape (rows, channels)."""
+        return np.concatenate(self._chunks)
+
+    def clip(self, method):
+        """Magnitude at which to clip the whole tensor, by a method of :class:`Methods`.
+
+        ``max`` knows every value; the others look at the sample.
+        """
+        name, percentile = split_method(method)
+        largest = float(self.largest.max())
+        if name == "max" or largest == 0:
+            return largest
+        if name == "percentile":
+            return float(np.percentile(np.abs(self.sample), percentile, method="inverted_cdf"))
+        x = self.sample.reshape(-1).astype(np.float64)
+        candidates = largest * np.arange(1, 101) / 100
+        return float(min(candidates, key=lambda clip: square_error(x, clip / ACTIVATION_MAX)))
+
+
+@torch.no_grad()
+def observe_encoder(model, batches):
+    """Observe every tensor of every encoder layer of a float model.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A BERT, RoBERTa or DistilBERT; its pruning is finished, so that it sees the hardware's activations.
+    batches : iterable of dict of tensors
+        Model inputs with ``input_ids`` and, where sentences are padded, ``attention_mask``. Padding
+        must be on the right; it never counts.
+
+    Returns
+    -------
+    list of dict
+        Per layer, TensorObserver by the names of TENSORS; "scores" has one channel per head.
+
+    Raises
+    ------
+    ValueError
+        If there is no valid token, padding is not on the right, or a value is not finite.
+    """
+    layers = encoder_modules(model)
+    observers = [{name: TensorObserver() for name in TENSORS} for _ in layers]
+    recent = {}
+    handles = []
+    for layer, observed in zip(layers, observers, strict=True):
+        for name, module, side in _taps(layer):
+            handles.append(module.register_forward_hook(_observe_hook(observed[name], side, recent)))
+        for name in ("q", "k"):
+            handles.append(getattr(layer, name).register_forward_hook(_keep_hook(recent, name)))
+        handles.append(layer.o.register_forward_hook(
+            _scores_hook(observed["scores"], layer.head_size, recent)))
+    was_training = model.training
+    model.eval()
+    tokens = 0
+    try:
+        for batch in batches:
+            mask = batch.get("attention_mask")
+            recent["valid"] = torch.ones_like(batch["input_ids"]).bool() if mask is None else mask.bool()
+            if not (recent["valid"][:, :-1] | ~recent["valid"][:, 1:]).all():
+                raise ValueError("padding must be on the right: set the tokenizer's padding_side to right")
+            tokens += int(recent["valid"].sum())
+            model(**{key: value for key, value in batch.items() if key != "labels"})
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(was_training)
+    if not tokens:
+        raise ValueError("calibration saw no tokens; give at least one sentence")
+    return observers
+
+
+def _taps(layer):
+    """Observed tensors that are the input or the output of a module: name, module, side."""
+    return (("input", layer.q, "input"), ("q", layer.q, "output"),
+            ("k", layer.k, "output"), ("v", layer.v, "output"),
+            ("context", layer.o, "input"), ("o", layer.o, "output"),
+            ("attention_norm", layer.attention_norm, "output"),
+            ("ffn1", layer.ffn1, "output"), ("gelu", layer.ffn2, "input"),
+            ("ffn2", layer.ffn2, "output"), ("output", layer.output_norm, "output"))
+
+
+def _observe_hook(observer, side, recent):
+    def hook(_module, arguments, result):
+        observer.observe((arguments[0] if side == "input" else result)[recent["valid"]])
+    return hook
+
+
+def _keep_hook(recent, name):
+    def hook(_module, _arguments, result):
+        recent[name] = result
+    return hook
+
+
+def _scores_hook(observer, size, recent):
+    """Scores of all pairs of valid tokens, per head of ``size`` channels."""
+    def hook(_module, _arguments, _result):
+        valid = recent["valid"]
+        q, k = (recent[name].unflatten(-1, (-1, size)).transpose(1, 2) for name in ("q", "k"))
+        scores = (q @ k.transpose(2, 3) / math.sqrt(size)).movedim(1, -1)
+        observer.observe(scores[valid[:, :, None] & valid[:, None, :]])
+    return hook
 
 
 @dataclass(frozen=True, kw_only=True)
 class Methods:
-    """How magnitudes to clip at are chosen, for inputs and for outputs of linear layers.
+    """How magnitudes to clip at are chosen where the linear layers alone are quantized.
 
     ``max``: the largest seen. ``mse``: least mean square error of the 8-bit result, among 100
-    candidates. ``percentile:99.9``: that share of the magnitudes lies below, to a bin.
+    candidates. ``percentile:99.9``: that share of the magnitudes lies at or below.
 
     >>> Methods(inputs="max", outputs="median")
     Traceback (most recent call last):
@@ -64,129 +209,27 @@ are three times worse, and ``percentile:99.99`` is still too high."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerScales:
+class LinearScales:
     """Activation scales of one linear layer: real value of integer 1 at its input and its output."""
 
     input_scale: float
     output_scale: float
 
 
-class Observer:
-    """Histogram of the magnitudes of a tensor, over any number of batches.
+def calibrate_linears(model, batches, *, methods=DEFAULT_METHODS):
+    """Activation scales of every linear layer, for quantizing those alone.
 
-    4096 bins from 0 to ``range``. The range doubles, and bins merge in pairs, when a larger value
-    comes; so it is at most twice the largest magnitude and the result does not need two passes.
-    """
-
-    def __init__(self):
-        self.counts = np.zeros(_BINS, np.int64)
-        self.range = 0.0
-        self.largest = 0.0
-
-    def observe(self, values):
-        """Count the magnitudes of a float tensor of any shape."""
-        magnitudes = values.detach().abs().reshape(-1).double()
-        if not magnitudes.numel():
-            return
-        largest = float(magnitudes.max())
-        if not np.isfinite(largest):
-            raise ValueError("activations hold NaN or infinity; the model cannot be calibrated")
-        self.largest = max(self.largest, largest)
-        if self.range == 0:
-            self.range = largest
-        while largest > self.range > 0:
-            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1),
-                                          np.zeros(_BINS // 2, np.int64)])
-            self.range *= 2
-        # A range of 0 so far means that every value was 0; histc needs a range.
-        self.counts += torch.histc(magnitudes, _BINS, 0, self.range or 1.0).long().numpy()
-
-    def clip(self, method):
-        """Magnitude at which to clip, by a method of :class:`Methods`."""
-        name, percentile = split_method(method)
-        if name == "max" or self.largest == 0:
-            return self.largest
-        upper_edges = np.arange(1, _BINS + 1) * (self.range / _BINS)
-        if name == "percentile":
-            share = np.cumsum(self.counts) / self.counts.sum()
-            return min(self.largest, float(upper_edges[np.searchsorted(share, percentile / 100)]))
-        centers = upper_edges - self.range / _BINS / 2
-        candidates = self.largest * np.arange(1, 101) / 100
-        errors = [self._square_error(centers, candidate) for candidate in candidates]
-        return float(candidates[int(np.argmin(errors))])
-
-    def _square_error(self, centers, largest):
-        scale = largest / ACTIVATION_MAX
-        restored = np.minimum(np.floor(centers / scale + 0.5), ACTIVATION_MAX) * scale
-        return float((np.square(centers - restored) * self.counts).sum())
-
-
-def calibrate(model, batches, *, methods=DEFAULT_METHODS):
-    """Activation scales of every linear layer of a float model.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        A BERT, RoBERTa or DistilBERT; its pruning is finished, so that it sees the activations of the
-        hardware.
-    batches : iterable of dict of tensors
-        Model inputs with ``input_ids`` and, where sentences are padded, ``attention_mask``,
-        both of shape (sentences, tokens).
-    methods : Methods
+    ``model`` and ``batches`` are those of :func:`observe_encoder`, which also says what is refused.
 
     Returns
     -------
-    dict of str to LayerScales
-        By layer name. q, k and v of a layer have one input and so one input scale.
-
-    Raises
-    ------
-    ValueError
-        If there is no batch or no token that is not padding, or activations are not finite.
+    dict of str to LinearScales
+        By layer name, in execution order. q, k and v of a layer have one input and so one input scale.
     """
-    inputs, outputs = observe(model, batches)
     scales = {}
-    for name, observer in outputs.items():
-        source = inputs[name.replace("self.key", "self.query").replace("self.value", "self.query")]
-        scales[name] = LayerScales(
-            input_scale=activation_scale(source.clip(methods.inputs)),
-            output_scale=activation_scale(observer.clip(methods.outputs)))
+    for index, observed in enumerate(observe_encoder(model, batches)):
+        for role, path in LINEAR_PATHS.items():
+            scales[f"{layer_path(index)}.{path}"] = LinearScales(
+                input_scale=activation_scale(observed[_INPUT_OF[role]].clip(methods.inputs)),
+                output_scale=activation_scale(observed[role].clip(methods.outputs)))
     return scales
-
-
-@torch.no_grad()
-def observe(model, batches):
-    """Observers of the inputs (k and v left out, they are q's) and outputs of every linear layer.
-
-    Takes what :func:`calibrate` takes; returns two dicts, layer name to Observer.
-    """
-    names = [layer_name(index, role) for index in range(model.config.num_hidden_layers)
-             for role in ROLES]
-    inputs = {name: Observer() for name in names if not name.endswith(("self.key", "self.value"))}
-    outputs = {name: Observer() for name in names}
-    valid = None
-
-    def hook_of(name):
-        def hook(_module, arguments, result):
-            if name in inputs:
-                inputs[name].observe(arguments[0][valid])
-            outputs[name].observe(result[valid])
-        return hook
-
-    handles = [linear_layer(model, name).register_forward_hook(hook_of(name)) for name in names]
-    was_training = model.training
-    model.eval()
-    tokens = 0
-    try:
-        for batch in batches:
-            mask = batch.get("attention_mask")
-            valid = torch.ones_like(batch["input_ids"]).bool() if mask is None else mask.bool()
-            tokens += int(valid.sum())
-            model(**{key: value for key, value in batch.items() if key != "labels"})
-    finally:
-        for handle in handles:
-            handle.remove()
-        model.train(was_training)
-    if not tokens:
-        raise ValueError("calibration saw no tokens; give at least one sentence")
-    return inputs, outputs

@@ -1,4 +1,4 @@
-"""Quantization of a whole float BERT encoder: calibration in, integer layers and operators out."""
+"""Quantization of a whole float encoder: weights and static scales in, integers out."""
 
 import math
 from dataclasses import dataclass
@@ -7,57 +7,19 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from compressor.activation_scales import (
-    aligned_scales,
-    channel_scales,
-    gelu_scales,
-    outlier_channels,
-    tensor_scale,
-)
-from compressor.encoder_calibration import observe_encoder
+from compressor.calibration import observe_encoder
 from compressor.encoder_modules import encoder_modules
-from compressor.folding import Folding, folding_path
+from compressor.encoder_scales import ActivationScales, Alignment, EncoderScales
+from compressor.folding import folding_path
 from compressor.intops import quantize_multiplier
 from compressor.intops.attention import IntegerAttention, context_constants
 from compressor.intops.encoder import LINEAR_PATHS, OPERATOR_PATHS, IntegerEncoder, layer_path
 from compressor.intops.gelu import IntegerGelu, gelu_table
-from compressor.intops.layernorm import (
-    BETA_MAX,
-    EPSILON_MAX,
-    GAMMA_MAX,
-    SHIFT_BITS,
-    UNIT_BITS,
-    IntegerLayerNorm,
-)
+from compressor.intops.layernorm import BETA_MAX, EPSILON_MAX, GAMMA_MAX, UNIT_BITS, IntegerLayerNorm
 from compressor.intops.softmax import IntegerSoftmax, exp_table
 from compressor.operator_checks import SCALES_PATH
-from compressor.quantization import activation_scale
 from compressor.reload import architecture_of
 from compressor.structures import Dense
-
-SHIFT_MAX = (1 << SHIFT_BITS) - 1
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ActivationScales:
-    """Real values of an int8 tensor: ``scale * 2**exponents`` for activation 1 of each channel."""
-
-    scale: float
-    exponents: np.ndarray
-
-    @property
-    def steps(self):
-        """Real value of activation 1 of each channel, float64."""
-        return self.scale * 2.0**self.exponents
-
-    def to_dict(self, prefix):
-        """``{prefix}_scale`` and ``{prefix}_exponents``."""
-        return {f"{prefix}_scale": self.scale, f"{prefix}_exponents": self.exponents.astype(np.uint8)}
-
-    @classmethod
-    def from_dict(cls, values, prefix):
-        """Inverse of :meth:`to_dict`."""
-        return cls(scale=float(values[f"{prefix}_scale"]),
-                   exponents=np.asarray(values[f"{prefix}_exponents"], np.int64))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,16 +65,31 @@ def to_tensors(operators):
                    for name, value in entry.items()} for path, entry in operators.items()}
 
 
-def quantize_encoder(model, batches, *, structure_of=None, map_pruning=None):
-    """Quantize every encoder layer of a float BERT.
+def calibrate_encoder(model, batches):
+    """EncoderScales of a float model; see :func:`compressor.calibration.observe_encoder`.
+
+    128 to 256 sentences suffice.
+    """
+    check_activation(model)
+    return EncoderScales.choose(observe_encoder(model, batches))
+
+
+def check_activation(model):
+    """Raise ValueError unless the activation function is GELU."""
+    key = architecture_of(model).activation
+    if getattr(model.config, key) != "gelu":
+        raise ValueError(f"{key} is {getattr(model.config, key)!r}; only 'gelu' is supported")
+
+
+def quantize_encoder(model, scales, *, structure_of=None, map_pruning=None):
+    """Quantize every encoder layer of a float model.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
         A BERT, RoBERTa or DistilBERT with activation function "gelu"; pruning finished. Not changed.
-    batches : iterable of dict of tensors
-        Calibration inputs; see :func:`compressor.encoder_calibration.observe_encoder`. 128 to 256
-        sentences suffice.
+    scales : compressor.encoder_scales.EncoderScales
+        From :func:`calibrate_encoder`, or those that the model was trained with.
     structure_of : dict of str to structure, optional
         Structure of each linear layer, by module path; dense where left out.
     map_pruning : compressor.intops.map_pruning.IntegerMapPruning, optional
@@ -124,112 +101,79 @@ def quantize_encoder(model, batches, *, structure_of=None, map_pruning=None):
     Raises
     ------
     ValueError
-        If the activation function is another, or calibration fails.
+        If the activation function is another, or the scales do not fit the weights.
     StructureError
         If a weight does not have its structure.
     """
-    key = architecture_of(model).activation
-    if getattr(model.config, key) != "gelu":
-        raise ValueError(f"{key} is {getattr(model.config, key)!r}; only 'gelu' is supported")
+    check_activation(model)
+    scales.check(model)
     structure_of = structure_of or {}
-    observers = observe_encoder(model, batches)
     layers, operators = {}, {}
-    entrance = x = _channel_scales(observers[0]["input"])
-    for index, module in enumerate(encoder_modules(model)):
-        builder = _LayerBuilder(layer_path(index), module, observers[index], structure_of)
-        x = builder.build(x, map_pruning)
-        layers |= builder.layers
-        operators |= builder.operators
-    operators[SCALES_PATH] = {"kind": "encoder", **entrance.to_dict("input"), **x.to_dict("output")}
-    return QuantizedEncoder(layers=layers, operators=operators)
+    for index, parts in enumerate(encoder_modules(model)):
+        path, own, x = layer_path(index), scales.layers[index], scales.entrances()[index]
+        for role, ends in own.ends(x).items():
+            name = f"{path}.{LINEAR_PATHS[role]}"
+            linear = getattr(parts, role)
+            folding = ends.folding(linear.weight.shape)
+            layers[name] = folding.quantize(
+                name, role, linear.weight.detach().numpy(), linear.bias.detach().numpy(),
+                structure=structure_of.get(name, Dense()), input_scale=ends.input_scale,
+                output_scale=ends.output_scale)
+            operators[folding_path(name)] = folding.to_dict()
+        for name, operator in layer_operators(parts, own, x, map_pruning).items():
+            operators[f"{path}.{OPERATOR_PATHS[name][0]}"] = operator.to_dict()
+    ends = {**scales.input.to_dict("input"), **scales.entrances()[-1].to_dict("output")}
+    return QuantizedEncoder(layers=layers,
+                            operators=operators | {SCALES_PATH: {"kind": "encoder", **ends}})
 
 
-def _channel_scales(observer):
-    scale, exponents = channel_scales(observer.sample, observer.largest)
-    return ActivationScales(scale=scale, exponents=exponents)
+def layer_operators(parts, scales, x, map_pruning):
+    """Integer operators of one encoder layer, by their names in OPERATOR_PATHS.
+
+    Parameters
+    ----------
+    parts : compressor.encoder_modules.EncoderModules
+    scales : compressor.encoder_scales.LayerScales
+    x : compressor.encoder_scales.ActivationScales
+        Those of the layer's input.
+    map_pruning : IntegerMapPruning or None
+    """
+    return {"attention": attention_constants(parts, scales, map_pruning),
+            "attention_norm": quantize_norm(parts.attention_norm, x, scales.o, scales.attention_norm),
+            "gelu": gelu_constants(scales.gelu),
+            "output_norm": quantize_norm(parts.output_norm, scales.attention_norm, scales.ffn2,
+                                         scales.output)}
 
 
-class _LayerBuilder:
-    """Quantizes one layer; fills ``layers`` and ``operators`` in execution order."""
+def attention_constants(parts, scales, map_pruning):
+    """IntegerAttention of one layer's EncoderModules and LayerScales."""
+    heads = parts.q.out_features // parts.head_size
+    step = scales.q * scales.k / math.sqrt(parts.head_size)
+    multiplier, shift = quantize_multiplier(np.full(heads, step / scales.scores))
+    numerator, exponent = context_constants(scales.v / scales.context)
+    return IntegerAttention(
+        heads=heads, score_multiplier=multiplier, score_shift=shift,
+        softmax=IntegerSoftmax(table=exp_table(scales.scores)),
+        context_numerator=numerator, context_exponent=exponent, pruning=map_pruning)
 
-    def __init__(self, path, module, observers, structure_of):
-        self.path, self.module, self.observers = path, module, observers
-        self.structure_of = structure_of
-        self.layers, self.operators = {}, {}
 
-    def build(self, x, map_pruning):
-        """Quantize the layer whose input has the scales ``x``; returns those of its output."""
-        parts = self.module
-        scales = {name: tensor_scale(self.observers[name].sample)
-                  for name in ("q", "k", "v", "context")}
-        # Never clipped: the largest score of a row is the one that counts most.
-        scales["scores"] = activation_scale(self.observers["scores"].largest.max())
-        for role in ("q", "k", "v"):
-            self._linear(role, getattr(parts, role), x.scale, scales[role], column_factor=x.steps / x.scale)
-        self._attention(scales, map_pruning)
-        middle = self._branch("o", scales["context"], x, "attention_norm", {})
-        gelu_scale, gelu_fold = self._gelu(middle)
-        return self._branch("ffn2", gelu_scale, middle, "output_norm", gelu_fold)
+def gelu_constants(gelu):
+    """IntegerGelu of a :class:`compressor.encoder_scales.GeluRange`."""
+    table, outlier_table = (
+        gelu_table(s.input_scale, s.output_scale, input_center=s.input_center, output_zero=s.output_zero)
+        for s in gelu.tables)
+    if not gelu.outliers.any():
+        return IntegerGelu(table=table)
+    return IntegerGelu(table=table, outlier_table=outlier_table, outliers=gelu.outliers)
 
-    def _linear(self, role, module, input_scale, output_scale, **fold):
-        name = f"{self.path}.{LINEAR_PATHS[role]}"
-        weight, bias = module.weight.detach().numpy(), module.bias.detach().numpy()
-        folding = Folding.of(weight.shape, **fold)
-        self.layers[name] = folding.quantize(
-            name, role, weight, bias, structure=self.structure_of.get(name, Dense()),
-            input_scale=input_scale, output_scale=output_scale)
-        self.operators[folding_path(name)] = folding.to_dict()
 
-    def _operator(self, name, operator):
-        self.operators[f"{self.path}.{OPERATOR_PATHS[name][0]}"] = operator.to_dict()
-
-    def _attention(self, scales, map_pruning):
-        size = self.module.head_size
-        heads = self.module.q.out_features // size
-        step = scales["q"] * scales["k"] / math.sqrt(size)
-        multiplier, shift = quantize_multiplier(np.full(heads, step / scales["scores"]))
-        numerator, exponent = context_constants(scales["v"] / scales["context"])
-        self._operator("attention", IntegerAttention(
-            heads=heads, score_multiplier=multiplier, score_shift=shift,
-            softmax=IntegerSoftmax(table=exp_table(scales["scores"])),
-            context_numerator=numerator, context_exponent=exponent, pruning=map_pruning))
-
-    def _branch(self, role, input_scale, residual, norm, fold):
-        """A linear layer whose output joins the residual, and the LayerNorm of their sum."""
-        observer = self.observers[role]
-        power, exponents = aligned_scales(observer.sample, observer.largest, residual.scale,
-                                          int(residual.exponents.max()), SHIFT_MAX)
-        # All shifts as large as they may be: the finer the sum, the finer its mean.
-        raise_by = SHIFT_MAX - max(int(residual.exponents.max()), int(exponents.max()) + power)
-        self._linear(role, getattr(self.module, role), input_scale, residual.scale * 2.0**power,
-                     row_factor=2.0**exponents, **fold)
-        output = _channel_scales(self.observers[norm.replace("output_norm", "output")])
-        layer_norm = getattr(self.module, norm)
-        self._operator(norm, layernorm_constants(
-            layer_norm.weight.detach().double().numpy(), layer_norm.bias.detach().double().numpy(),
-            layer_norm.eps,
-            step=residual.scale * 2.0**-raise_by, residual_shift=residual.exponents + raise_by,
-            branch_shift=exponents + power + raise_by, output_steps=output.steps))
-        return output
-
-    def _gelu(self, x):
-        """The first feed-forward layer and its GELU; the scale of the result, and the next layer's fold."""
-        highest = self.observers["ffn1"].highest.astype(np.float64)
-        outliers = outlier_channels(highest)
-        usual = gelu_scales(float(highest[~outliers].max()))
-        coarse = gelu_scales(float(highest.max()))
-        self._linear("ffn1", self.module.ffn1, x.scale, usual.input_scale,
-                     column_factor=x.steps / x.scale,
-                     row_factor=np.where(outliers, coarse.input_scale / usual.input_scale, 1.0),
-                     output_center=np.where(outliers, coarse.input_center, usual.input_center))
-        table, outlier_table = (
-            gelu_table(s.input_scale, s.output_scale, input_center=s.input_center,
-                       output_zero=s.output_zero) for s in (usual, coarse))
-        self._operator("gelu", IntegerGelu(table=table, outlier_table=outlier_table, outliers=outliers)
-                       if outliers.any() else IntegerGelu(table=table))
-        return usual.output_scale, {
-            "column_factor": np.where(outliers, coarse.output_scale / usual.output_scale, 1.0),
-            "input_zero": np.where(outliers, coarse.output_zero, usual.output_zero)}
+def quantize_norm(norm, residual, branch, output):
+    """IntegerLayerNorm of a torch LayerNorm between three ActivationScales."""
+    aligned = Alignment.of(residual, branch)
+    return layernorm_constants(
+        norm.weight.detach().double().cpu().numpy(), norm.bias.detach().double().cpu().numpy(), norm.eps,
+        step=aligned.step, residual_shift=aligned.residual_shift, branch_shift=aligned.branch_shift,
+        output_steps=output.steps)
 
 
 def layernorm_constants(gamma, beta, epsilon, *, step, residual_shift, branch_shift, output_steps):

@@ -11,14 +11,14 @@ import yaml
 from transformers import AutoModelForSequenceClassification
 
 from compressor.bundle import Bundle, save_bundle
-from compressor.calibration import calibrate
-from compressor.encoder_quantization import quantize_encoder, to_tensors
-from compressor.fake_quantization import to_quantized_model
+from compressor.calibration import calibrate_linears
+from compressor.encoder_quantization import calibrate_encoder, quantize_encoder, to_tensors
 from compressor.golden_model import GoldenModel
 from compressor.layer_weights import ROLES, layer_name
 from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, check_model, read_compression
 from compressor.pools import build_pool
 from compressor.quantization import quantize_layer
+from compressor.quantized_model import to_quantized_model
 from compressor.reload import (
     architecture_of,
     encode,
@@ -76,7 +76,7 @@ def export(model_dir, out, *, task, rows, validation=None, methods=None, note=No
     note(f"calibrating on {len(rows)} rows of {task.name}")
     batches = _batches(tokenizer, task, rows, info.max_tokens)
     if methods:
-        layers, operators = quantize_layers(model, calibrate(model, batches, methods=methods),
+        layers, operators = quantize_layers(model, calibrate_linears(model, batches, methods=methods),
                                             info.structure_of), {}
     else:
         quantized = _quantize_encoder(model, batches, info, model_dir)
@@ -105,8 +105,8 @@ def quantize_layers(model, scales, structure_of):
     Parameters
     ----------
     model : transformers.PreTrainedModel
-    scales : dict of str to LayerScales
-        From :func:`compressor.calibration.calibrate`.
+    scales : dict of str to LinearScales
+        From :func:`compressor.calibration.calibrate_linears`.
     structure_of : function of a layer name
         The structure of a layer, by its path in the model; see :mod:`compressor.structures`.
     """
@@ -153,7 +153,7 @@ def _logits(model, batch):
 def _quantize_encoder(model, batches, info, model_dir):
     names = [layer_name(index, role) for index in range(model.config.num_hidden_layers) for role in ROLES]
     try:
-        return quantize_encoder(model, batches,
+        return quantize_encoder(model, calibrate_encoder(model, batches),
                                 structure_of={name: info.structure_of(module_path(model, name))
                                               for name in names})
     except StructureError as error:

@@ -60,9 +60,7 @@ class Folding:
         bias = (np.asarray(bias, np.float64) - self.output_center) / self.row_factor
         layer = quantize_layer(name, role, weight, bias, structure=structure, input_scale=input_scale,
                                output_scale=output_scale)
-        if layer.output_scale != output_scale:
-            raise ValueError(f"{name}: output scale {output_scale} is too small for its weights; "
-                             f"{layer.output_scale} is the least. Calibrate on more or other sentences")
+        check_output_scale(name, output_scale, layer.output_scale)
         return replace(layer, bias=(layer.bias + self._zero_sums(layer)).astype(np.int32))
 
     def quantize_input(self, x, input_scale):
@@ -93,3 +91,10 @@ class Folding:
                    input_zero=np.asarray(values["input_zero"], np.int64),
                    row_factor=np.asarray(values["row_factor"], np.float64),
                    output_center=np.asarray(values["output_center"], np.float64))
+
+
+def check_output_scale(name, wanted, least):
+    """Raise ValueError if the weights need another output scale than the operator after the layer has."""
+    if least != wanted:
+        raise ValueError(f"{name}: output scale {wanted} is too small for its weights; {least} is the "
+                         "least. Calibrate on more or other sentences")

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressor.encoder_quantization import SCALES_PATH, ActivationScales
+from compressor.encoder_scales import ActivationScales
 from compressor.host import BertHost
 from compressor.intops.encoder import IntegerEncoder
+from compressor.operator_checks import SCALES_PATH
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -72,7 +72,7 @@ class BertHost:
         """Host part of a state dict of tensors or arrays.
 
         ``config`` is a Hugging Face config as a dict; ``encoder_input`` and ``encoder_output`` are
-        :class:`compressor.encoder_quantization.ActivationScales`. Encoder layers are left out.
+        :class:`compressor.encoder_scales.ActivationScales`. Encoder layers are left out.
         """
         architecture = ARCHITECTURES[config["model_type"]]
         plain = {name.removeprefix(f"{architecture.name}."): value for name, value in state_dict.items()}

@@ -3,6 +3,8 @@
 Zero maps to integer 0, so pruned entries stay pruned exactly. Rounding is half up, as everywhere.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from compressor.blocks import block_grid, to_blocks
@@ -32,13 +34,13 @@ def quantize(x, scale):
     return saturate(np.floor(quotient + 0.5), ACTIVATION_MAX).astype(np.int8)
 
 
-def weight_scales(weight, bias, input_scale):
-    """Real value of weight 1 in each row: ``max|w| / 127``, or more where the bias needs it.
+def weight_scales(largest, bias, input_scale):
+    """Real value of weight 1 in each row: ``largest / 127``, or more where the bias needs it.
 
     Parameters
     ----------
-    weight : float array, shape (rows, K)
-        Pruned entries 0; they never raise a maximum.
+    largest : float array, shape (rows,)
+        Largest magnitude among the weights of each row.
     bias : float array, shape (rows,)
     input_scale : float
 
@@ -48,12 +50,42 @@ def weight_scales(weight, bias, input_scale):
         At least SCALE_MIN, so that rows of zeros are defined, and at least
         ``|bias| / (input_scale * 2**30)``, so that every bias fits.
 
-    >>> weight_scales(np.array([[0.0, -2.54], [0.0, 0.0]]), np.zeros(2), 1.0).tolist()[0]
+    >>> weight_scales(np.array([2.54, 0.0]), np.zeros(2), 1.0).tolist()[0]
     0.019999999552965164
     """
-    largest = np.abs(np.asarray(weight, np.float64)).max(axis=1, initial=0.0) / ACTIVATION_MAX
+    for_weights = np.asarray(largest, np.float64) / ACTIVATION_MAX
     for_bias = np.abs(np.asarray(bias, np.float64)) / (input_scale * 2.0**BIAS_BITS)
-    return np.maximum(np.maximum(largest, for_bias), SCALE_MIN).astype(np.float32)
+    return np.maximum(np.maximum(for_weights, for_bias), SCALE_MIN).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowConstants:
+    """What a linear layer has one of for each output row; see :class:`compressor.layer_weights.LayerWeights`.
+
+    ``bias_scale`` is the real value of bias 1, float64; ``output_scale`` the one that holds for all rows.
+    """
+
+    weight_scale: np.ndarray
+    bias_scale: np.ndarray
+    bias: np.ndarray
+    multiplier: np.ndarray
+    shift: np.ndarray
+    output_scale: float
+
+
+def row_constants(largest, bias, *, input_scale, output_scale):
+    """RowConstants of rows whose largest weights and whose biases are given, float64, shape (rows,).
+
+    The output scale is raised where the ratio ``input_scale * weight_scale / output_scale`` would
+    exceed 2**14.
+    """
+    weight_scale = weight_scales(largest, bias, input_scale)
+    bias_scale = input_scale * weight_scale.astype(np.float64)
+    output_scale = max(output_scale, float(bias_scale.max()) / RATIO_MAX)
+    multiplier, shift = quantize_multiplier(bias_scale / output_scale)
+    return RowConstants(weight_scale=weight_scale, bias_scale=bias_scale,
+                        bias=np.floor(bias / bias_scale + 0.5).astype(np.int32),
+                        multiplier=multiplier, shift=shift, output_scale=output_scale)
 
 
 def activation_scale(largest):
@@ -78,8 +110,7 @@ def quantize_layer(name, role, weight, bias, *, structure, input_scale, output_s
     structure : compressor.structures.Dense, Pattern or NM
         What the weight must have.
     input_scale, output_scale : float
-        Real value of activation 1. The output scale is raised where the ratio
-        ``input_scale * weight_scale / output_scale`` would exceed 2**14.
+        Real value of activation 1. The output scale may be raised, see :func:`row_constants`.
 
     Returns
     -------
@@ -98,16 +129,14 @@ def quantize_layer(name, role, weight, bias, *, structure, input_scale, output_s
         raise ValueError(f"{name}: weights hold NaN or infinity; train again with a lower rate")
     grid = block_grid(weight.shape)
     index = structure.index(weight)
-    scale = weight_scales(weight, bias, input_scale)
-    real_scale = input_scale * scale.astype(np.float64)
-    output_scale = max(output_scale, float(real_scale.max()) / RATIO_MAX)
-    integers = quantize(weight, scale[:, None])
+    rows = row_constants(np.abs(weight).max(axis=1, initial=0.0), bias, input_scale=input_scale,
+                         output_scale=output_scale)
+    integers = quantize(weight, rows.weight_scale[:, None])
     present = to_blocks(integers).any(axis=1).reshape(grid)
-    multiplier, shift = quantize_multiplier(real_scale / output_scale)
     index = None if index is None else np.asarray(index)
     return LayerWeights(
         name=name, role=role, structure=structure.name, weight=integers, block_mask=present,
         pattern_ids=np.where(present, index if structure.name == "pattern" else -1, -1).astype(np.int16),
         masks=np.where(present, index if structure.name == "nm" else 0, 0).astype(np.uint16),
-        bias=np.floor(bias / real_scale + 0.5).astype(np.int32), multiplier=multiplier, shift=shift,
-        weight_scale=scale, input_scale=float(input_scale), output_scale=output_scale)
+        bias=rows.bias, multiplier=rows.multiplier, shift=rows.shift, weight_scale=rows.weight_scale,
+        input_scale=float(input_scale), output_scale=rows.output_scale)

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from compressor.fake_quantization import to_quantized_model
 from compressor.golden_model import GoldenModel
+from compressor.quantized_model import to_quantized_model
 from compressor.reload import encode, to_model, to_tokenizer
 from compressor.synthetic_task import generate
 from compressor.task_files import TaskError, read_rows
@@ -27,7 +27,7 @@ class EvaluationResult:
     accuracy_golden : float
         The golden model computes the encoder.
     accuracy_fake_quantized : float
-        Torch, with the linear layers in integers and all else in float.
+        The torch twin of the golden model: every integer equal, pooler and classifier in float32.
     accuracy_float : float
         Torch in float, with the pruned and dequantized weights of the bundle.
     prediction_mismatches : int

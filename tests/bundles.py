@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from compressor.blocks import from_blocks, to_blocks
 from compressor.bundle import Bundle, check_bundle
-from compressor.encoder_quantization import quantize_encoder, to_tensors
+from compressor.encoder_quantization import calibrate_encoder, quantize_encoder, to_tensors
 from compressor.intops.map_pruning import IntegerMapPruning
 from compressor.layer_weights import ROLES, layer_name
 from compressor.pools import build_pool
@@ -117,7 +117,8 @@ def random_encoder_bundle(hidden=32, layers=2, heads=4, ffn=64, structure="patte
     pruning = IntegerMapPruning(patterns=pool.patterns[:8].astype(np.uint8)) if map_pruning else None
     vocabulary = {"model": {"config": {"vocab_size": len(VOCABULARY)}}}
     batches = list(random_batches(SimpleNamespace(**vocabulary), batches=2, sentences=4, tokens=max_tokens))
-    quantized = quantize_encoder(model, batches, structure_of=structure_of, map_pruning=pruning)
+    quantized = quantize_encoder(model, calibrate_encoder(model, batches), structure_of=structure_of,
+                                 map_pruning=pruning)
     plain = json.loads(config.to_json_string(use_diff=False))
     plain["architectures"] = ["BertForSequenceClassification"]
     layer_parameters = {f"bert.{name}.{kind}" for name in structure_of for kind in ("weight", "bias")}

@@ -13,8 +13,14 @@ from compressor.activation_scales import (
     square_error,
     tensor_scale,
 )
-from compressor.encoder_calibration import SAMPLE_VALUES, TensorObserver, observe_encoder
-from compressor.encoder_quantization import folding_path, layernorm_constants, quantize_encoder, to_tensors
+from compressor.calibration import SAMPLE_VALUES, TensorObserver, observe_encoder
+from compressor.encoder_quantization import (
+    calibrate_encoder,
+    folding_path,
+    layernorm_constants,
+    quantize_encoder,
+    to_tensors,
+)
 from compressor.folding import Folding
 from compressor.intops.gelu import gelu
 from compressor.intops.layernorm import IntegerLayerNorm
@@ -169,7 +175,7 @@ def test_an_observer_keeps_an_even_sample():
 
 
 def test_operators_are_plain_and_survive_a_file(bert, tmp_path):
-    quantized = quantize_encoder(bert, [batch(1), batch(2)])
+    quantized = quantize_encoder(bert, calibrate_encoder(bert, [batch(1), batch(2)]))
     torch.save(to_tensors(quantized.operators), tmp_path / "operators.pt")
     loaded = torch.load(tmp_path / "operators.pt", weights_only=True)
     again = type(quantized)(layers=quantized.layers, operators=loaded)
@@ -179,7 +185,7 @@ def test_operators_are_plain_and_survive_a_file(bert, tmp_path):
 
 
 def test_unfolded_weights_are_the_models(bert):
-    quantized = quantize_encoder(bert, [batch(1), batch(2)])
+    quantized = quantize_encoder(bert, calibrate_encoder(bert, [batch(1), batch(2)]))
     for name, layer in quantized.layers.items():
         folding = Folding.from_dict(quantized.operators[folding_path(name)])
         weight, bias = folding.unfold(layer)
@@ -197,4 +203,4 @@ def test_refusals(bert):
     other = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
                                  intermediate_size=8, hidden_act="relu"))
     with pytest.raises(ValueError, match="hidden_act is 'relu'"):
-        quantize_encoder(other, [batch(1)])
+        calibrate_encoder(other, [batch(1)])

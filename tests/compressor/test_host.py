@@ -12,7 +12,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from compressor.encoder_quantization import ActivationScales
+from compressor.encoder_scales import ActivationScales
 from compressor.host import BertHost
 
 HIDDEN = 16

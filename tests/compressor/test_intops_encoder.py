@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertModel
 
-from compressor.encoder_quantization import quantize_encoder
+from compressor.encoder_quantization import calibrate_encoder, quantize_encoder
 from compressor.intops.encoder import IntegerEncoder
 from compressor.intops.map_pruning import IntegerMapPruning
 from compressor.quantization import quantize
@@ -61,12 +61,12 @@ def batch(seed, sentences=6, tokens=TOKENS):
 
 @pytest.fixture(scope="module")
 def quantized(bert):
-    return quantize_encoder(bert, [batch(seed) for seed in range(8)])
+    return quantize_encoder(bert, calibrate_encoder(bert, [batch(seed) for seed in range(8)]))
 
 
 @pytest.fixture(scope="module")
 def pruned(bert):
-    return quantize_encoder(bert, [batch(seed) for seed in range(4)],
+    return quantize_encoder(bert, calibrate_encoder(bert, [batch(seed) for seed in range(4)]),
                             map_pruning=IntegerMapPruning(patterns=POOL))
 
 

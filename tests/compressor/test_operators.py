@@ -77,7 +77,7 @@ def test_fake_quantized_layers_compute_the_golden_integers(exported):
     for name, x, y in linear_vectors(bundle, batches, model=encoder):
         twin = QuantizedLinear(bundle.layers[name], bundle.folding(name))
         np.testing.assert_array_equal(twin.quantize(inputs[name]).reshape(x.shape).numpy(), x)
-        np.testing.assert_array_equal(twin.integers(torch.tensor(x)).numpy(), y)
+        np.testing.assert_array_equal(twin.linear.compute(torch.tensor(x)).numpy(), y)
 
 
 def damaged(bundle, path, **values):
