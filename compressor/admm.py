@@ -19,21 +19,27 @@ class AdmmState:
     rho : float
     init : str
         "projected": Z = project(W); "zero": Z = 0. U starts at 0.
+    norms : dict of str to float32 tensor, shape (K,), optional
+        Input norms for error-aware projections.
     """
 
-    def __init__(self, weights, structure, *, rho, init="projected"):
+    def __init__(self, weights, structure, *, rho, init="projected", norms=None):
         self.weights = weights
         self.structure = structure
         self.rho = rho
+        self.norms = norms or {}
         self.updates = 0
         self.z, self.u, self._masks = {}, {}, {}
         with torch.no_grad():
             for name, weight in weights.items():
-                projected, found = structure.project(weight.float())
+                projected, found = self._project(name, weight.float())
                 self.z[name] = projected if init == "projected" else torch.zeros_like(projected)
                 self.u[name] = torch.zeros_like(projected)
                 self._masks[name] = found.mask
         self._refresh_anchors()
+
+    def _project(self, name, weight):
+        return self.structure.project(weight, self.norms.get(name))
 
     def _refresh_anchors(self):
         # W is pulled towards Z - U; kept as one tensor, because every step reads it.
@@ -77,9 +83,9 @@ class AdmmState:
         sums = dict.fromkeys(("gap", "weight", "move", "z", "u", "same", "kept", "energy"), 0.0)
         for name, weight in self.weights.items():
             weight = weight.float()
-            z, found = self.structure.project(weight + self.u[name])
+            z, found = self._project(name, weight + self.u[name])
             self.u[name] += weight - z
-            _, own = self.structure.project(weight)
+            _, own = self._project(name, weight)
             square = float(weight.square().sum())
             sums["gap"] += float((weight - z).square().sum())
             sums["weight"] += square

@@ -11,6 +11,9 @@ BLOCK = 4
 POSITIONS = BLOCK * BLOCK
 """Weights in a block."""
 
+NM_GROUP_MAX = 32
+"""Longest group of N:M."""
+
 
 def block_grid(shape):
     """Blocks down and across a matrix of ``shape``.

@@ -65,7 +65,8 @@ def report(out, metrics):
     ratio = metrics["dense_int8_bits"] / metrics["compressed_int8_bits"]
     click.echo(f"encoder weights kept: {metrics['nonzero_weights']:,} of "
                f"{metrics['encoder_weights']:,} ({100 * kept:.1f} %)")
-    click.echo(f"int8 storage with pattern ids: 1/{ratio:.2f} of dense int8")
+    click.echo(f"structure: {metrics['structure']}; stored as {metrics['stored_as']}")
+    click.echo(f"int8 storage with indices: 1/{ratio:.2f} of dense int8")
     click.echo(f"model directory: {out}")
 
 

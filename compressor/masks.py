@@ -21,13 +21,16 @@ class FixedMasks:
         self.masks = {name: masks[name].to(weight.device) for name, weight in weights.items()}
 
     @classmethod
-    def project(cls, weights, structure):
-        """Project every weight, in place, and freeze what was kept; returns (masks, retained energy)."""
+    def project(cls, weights, structure, norms=None):
+        """Project every weight, in place, and freeze what was kept; returns (masks, retained energy).
+
+        ``norms`` are the input norms of error-aware projections, by name.
+        """
         masks, kept, total = {}, 0.0, 0.0
         with torch.no_grad():
             for name, weight in weights.items():
                 square = float(weight.float().square().sum())
-                projected, found = structure.project(weight)
+                projected, found = structure.project(weight, (norms or {}).get(name))
                 weight.copy_(projected)
                 masks[name] = found.mask
                 kept += found.retained_energy * square

@@ -8,19 +8,21 @@ files lie ``compression.json`` (structure of every linear layer), ``recipe.yaml`
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from compressor.pools import PatternPool
-from compressor.structures import Dense, Pattern
+from compressor.structures import NM, Dense, Pattern, Unstructured
 from compressor.targets import target_layers
 
 COMPRESSION_FILE = "compression.json"
 RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.json"
 LOG_FILE = "train_log.jsonl"
+
+_PARAMETRIC = {"nm": NM, "unstructured": Unstructured}
 
 FORMAT = "compressor-model"
 SCHEMA_VERSION = 1
@@ -32,7 +34,7 @@ class ModelDirError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerInfo:
-    """Role ("q" ... "ffn2"), shape (rows, K) and structure ("pattern" or "dense") of a layer."""
+    """Role ("q" ... "ffn2"), shape (rows, K) and name of the structure of a layer."""
 
     role: str
     shape: tuple[int, int]
@@ -50,8 +52,8 @@ class CompressionInfo:
         Empty for a regression.
     max_tokens : int
         Sequence length the model was trained for.
-    pool : PatternPool or None
-        None if no layer has structure "pattern".
+    structure : see :mod:`compressor.structures`
+        What the pruned layers have; Dense if there are none.
     layers : dict of str to LayerInfo
         Every linear layer of the encoder, in execution order, by path relative to the encoder.
     """
@@ -59,12 +61,17 @@ class CompressionInfo:
     task: str
     labels: tuple[str, ...]
     max_tokens: int
-    pool: PatternPool | None
+    structure: Dense | Pattern | NM | Unstructured
     layers: dict[str, LayerInfo]
+
+    @property
+    def pool(self):
+        """The pattern pool, or None if no layer has structure "pattern"."""
+        return getattr(self.structure, "pool", None)
 
     def structure_of(self, name):
         """The structure of one layer, see :mod:`compressor.structures`."""
-        return Pattern(self.pool) if self.layers[name].structure == "pattern" else Dense()
+        return Dense() if self.layers[name].structure == "dense" else self.structure
 
 
 def describe(model, *, structure, pruned, task, max_tokens):
@@ -73,7 +80,7 @@ def describe(model, *, structure, pruned, task, max_tokens):
                               structure=structure.name if name in pruned else "dense")
               for name, target in target_layers(model).items()}
     return CompressionInfo(task=task.name, labels=task.labels, max_tokens=max_tokens,
-                           pool=getattr(structure, "pool", None), layers=layers)
+                           structure=structure if pruned else Dense(), layers=layers)
 
 
 def check_model(model, info):
@@ -102,7 +109,8 @@ def summarize(model, info):
         weights += weight.numel()
         nonzero += int((weight != 0).sum())
         bits += info.structure_of(name).bits(tuple(weight.shape))
-    return {"encoder_weights": weights, "nonzero_weights": nonzero, "dense_int8_bits": 8 * weights,
+    return {"structure": info.structure.description, "stored_as": info.structure.stored().name,
+            "encoder_weights": weights, "nonzero_weights": nonzero, "dense_int8_bits": 8 * weights,
             "compressed_int8_bits": bits}
 
 
@@ -146,29 +154,42 @@ def read_compression(folder):
         if (values["format"], values["schema_version"]) != (FORMAT, SCHEMA_VERSION):
             raise ModelDirError(f"{path}: format {values['format']} version {values['schema_version']}; "
                                 f"this program reads {FORMAT} version {SCHEMA_VERSION}")
-        pool = values["pool"]
-        if pool is not None:
-            patterns = np.array([[int(digit) for digit in pattern] for pattern in pool["patterns"]])
-            pool = PatternPool(patterns=patterns, keep=pool["keep"], balance=pool["balance"])
+        structure = _structure_from_plain(values)
         layers = {name: LayerInfo(role=layer["role"], shape=tuple(layer["shape"]),
                                   structure=layer["structure"])
                   for name, layer in values["layers"].items()}
-        if pool is None and any(layer.structure == "pattern" for layer in layers.values()):
-            raise ModelDirError(f"{path}: a layer has structure pattern, but there is no pool")
+        odd = {layer.structure for layer in layers.values()} - {"dense", structure.name}
+        if odd:
+            raise ModelDirError(f"{path}: a layer has structure {min(odd)}, but the file describes "
+                                f"{structure.description}")
         return CompressionInfo(task=values["task"], labels=tuple(values["labels"]),
-                               max_tokens=values["max_tokens"], pool=pool, layers=layers)
+                               max_tokens=values["max_tokens"], structure=structure, layers=layers)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ModelDirError):
             raise
         raise ModelDirError(f"{path}: damaged: {type(error).__name__}: {error}") from error
 
 
+def _structure_from_plain(values):
+    # Patterns are recognized by their pool; other structures have a section of their own.
+    pool, section = values["pool"], values.get("structure")
+    if pool is not None:
+        patterns = np.array([[int(digit) for digit in pattern] for pattern in pool["patterns"]])
+        return Pattern(PatternPool(patterns=patterns, keep=pool["keep"], balance=pool["balance"]))
+    if section is None:
+        return Dense()
+    return _PARAMETRIC[section["kind"]](**{key: value for key, value in section.items() if key != "kind"})
+
+
 def _to_plain(info):
     pool = info.pool and {
         "patterns": ["".join(map(str, pattern)) for pattern in info.pool.patterns.tolist()],
         "keep": info.pool.keep, "balance": info.pool.balance}
+    section = None
+    if info.structure.name in _PARAMETRIC:
+        section = {"kind": info.structure.name, **asdict(info.structure)}
     return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "task": info.task,
-            "labels": list(info.labels), "max_tokens": info.max_tokens, "pool": pool,
+            "labels": list(info.labels), "max_tokens": info.max_tokens, "pool": pool, "structure": section,
             "layers": {name: {"role": layer.role, "shape": list(layer.shape),
                               "structure": layer.structure} for name, layer in info.layers.items()}}
 

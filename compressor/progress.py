@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from transformers import TrainerCallback
 
 _NOTEWORTHY = ("accuracy", "f1", "matthews_correlation", "spearman", "primal_residual",
-               "mask_similarity", "retained_energy")
+               "mask_similarity", "retained_energy", "flip_rate")
 
 
 class ProgressBar(TrainerCallback):

@@ -107,8 +107,8 @@ def quantize_layer(name, role, weight, bias, *, structure, input_scale, output_s
     weight : float array, shape (rows, K)
         Pruned entries exactly 0.
     bias : float array, shape (rows,)
-    structure : compressor.structures.Dense, Pattern or NM
-        What the weight must have.
+    structure : see :mod:`compressor.structures`
+        What the weight must have; the result has the structure as which it is stored.
     input_scale, output_scale : float
         Real value of activation 1. The output scale may be raised, see :func:`row_constants`.
 
@@ -128,6 +128,8 @@ def quantize_layer(name, role, weight, bias, *, structure, input_scale, output_s
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise ValueError(f"{name}: weights hold NaN or infinity; train again with a lower rate")
     grid = block_grid(weight.shape)
+    structure.verify(weight)
+    structure = structure.stored()
     index = structure.index(weight)
     rows = row_constants(np.abs(weight).max(axis=1, initial=0.0), bias, input_scale=input_scale,
                          output_scale=output_scale)

@@ -3,6 +3,7 @@
 A recipe is a list of stages that run one after the other on one model::
 
     schema_version: 1
+    structure: {kind: pattern}       # or {kind: nm, keep: 2, group: 4}, {kind: unstructured, density: 0.5}
     pool: {build: reed_muller, size: 32, balance: row}
     training: {learning_rate: 5.0e-5, batch: 32, max_tokens: 128}
     stages:
@@ -12,145 +13,35 @@ A recipe is a list of stages that run one after the other on one model::
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from compressor.recipe_sections import (
+    STAGE_ORDER,
+    PatternStructure,
+    Pool,
+    Section,
+    Stage,
+    Structure,
+    Targets,
+    Training,
+)
 
 PRESET_DIR = Path(__file__).parent / "presets"
-
-Role = Literal["q", "k", "v", "o", "ffn1", "ffn2"]
-Epochs = Annotated[float, Field(gt=0, le=1000)]
-Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message is one line."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Targets(_Section):
-    """Linear layers of every encoder layer that are pruned; the others stay dense."""
-
-    roles: tuple[Role, ...] = ("q", "k", "v", "o", "ffn1", "ffn2")
-
-    @model_validator(mode="after")
-    def _has_distinct_roles(self):
-        if not self.roles or len(set(self.roles)) != len(self.roles):
-            raise ValueError("targets.roles must name each role once, and at least one")
-        return self
-
-
-class Pool(_Section):
-    """The pattern pool, see :func:`compressor.pools.build_pool`."""
-
-    build: Literal["reed_muller", "greedy", "kmeans", "frequency", "file"] = "reed_muller"
-    size: int = Field(32, ge=1, le=256)
-    keep: int = Field(8, ge=1, le=16)
-    balance: Literal["row", "none"] = "row"
-    seed: int = Field(0, ge=0)
-    file: str | None = None
-
-    @model_validator(mode="after")
-    def _file_goes_with_build(self):
-        if (self.build == "file") != (self.file is not None):
-            raise ValueError("pool.file is needed with build: file, and only there")
-        return self
-
-
-class Training(_Section):
-    """Settings shared by all stages.
-
-    Parameters
-    ----------
-    learning_rate : float
-        Peak of AdamW's rate; each stage warms up to it and decays linearly to zero.
-    batch, gradient_accumulation : int
-        Sentences in a step: ``batch * gradient_accumulation``.
-    warmup : float
-        Share of each stage's steps, 0 to below 1.
-    max_tokens : int
-        Longer inputs are cut; also the sequence length of the exported accelerator.
-    evaluations, saves : int
-        Evaluations and checkpoints per stage, evenly spread; the last of each at its end.
-    """
-
-    learning_rate: Rate = 5e-5
-    batch: int = Field(32, ge=1)
-    gradient_accumulation: int = Field(1, ge=1)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    max_grad_norm: float = Field(1.0, ge=0)
-    max_tokens: int = Field(128, ge=4, le=512)
-    seed: int = Field(0, ge=0)
-    evaluations: int = Field(1, ge=1)
-    saves: int = Field(1, ge=1)
-
-
-class _Stage(_Section):
-    epochs: Epochs
-    learning_rate: Rate | None = None
-    name: str | None = Field(None, pattern=r"^[a-z0-9_-]+$")
-
-    @property
-    def label(self):
-        """The stage's name; its method if it has none."""
-        return self.name or self.method
-
-
-class DenseStage(_Stage):
-    """Plain fine-tuning, nothing pruned."""
-
-    method: Literal["dense"]
-
-
-class AdmmStage(_Stage):
-    """Pulls the weights towards the structure while they stay dense.
-
-    Parameters
-    ----------
-    rho : float
-        Weight of the penalty ``rho / 2 * ||W - Z + U||^2`` (coupling: loss), or share of the gap that
-        a step closes at the peak rate (coupling: decoupled).
-    interval : int or "auto"
-        Optimizer steps between two updates of Z and U; auto is ``max(80, steps / 20)``.
-    init : str
-        "projected": Z starts as the projection of W; "zero": as in the paper, at first plain decay.
-    coupling : str
-        "loss": the penalty's gradient goes through clipping and AdamW, as in the paper. "decoupled":
-        a proximal step after AdamW's, which converges at small rates where the other does not.
-    """
-
-    method: Literal["admm"]
-    rho: float = Field(0.01, gt=0, le=100)
-    interval: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    init: Literal["projected", "zero"] = "projected"
-    coupling: Literal["loss", "decoupled"] = "loss"
-
-    def interval_steps(self, steps):
-        """Interval in optimizer steps, for a stage of ``steps`` steps."""
-        return max(80, steps // 20) if self.interval == "auto" else self.interval
-
-
-class RetrainStage(_Stage):
-    """Projects the weights at its start and trains what is left; the masks never change again."""
-
-    method: Literal["retrain"]
-
-
-Stage = Annotated[DenseStage | AdmmStage | RetrainStage, Field(discriminator="method")]
-
-_ORDER = ("dense", "admm", "retrain")
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """A whole recipe. ``Recipe.from_yaml`` reads one; ``to_yaml`` writes it back."""
 
     schema_version: Literal[1]
     targets: Targets = Targets()
+    structure: Structure = PatternStructure(kind="pattern")
     pool: Pool = Pool()
     training: Training = Training()
     stages: tuple[Stage, ...] = Field(min_length=1)
@@ -158,11 +49,21 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _stages_in_order(self):
         methods = [stage.method for stage in self.stages]
-        if methods != sorted(methods, key=_ORDER.index):
-            raise ValueError(f"stages run in the order {', '.join(_ORDER)}, not {', '.join(methods)}")
+        if methods != sorted(methods, key=STAGE_ORDER.index):
+            raise ValueError(f"stages run in the order {', '.join(STAGE_ORDER)}, not {', '.join(methods)}")
         labels = [stage.label for stage in self.stages]
         if len(set(labels)) != len(labels):
             raise ValueError("two stages have the same name; give each its own `name`")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        if self.structure.kind != "pattern" and self.pool != Pool():
+            raise ValueError(f"pool: a pool needs structure: {{kind: pattern}}, not {self.structure.kind}; "
+                             "remove it")
+        if self.structure.kind == "model" and self.stages[0].method == "dense":
+            raise ValueError("a dense stage would undo the pruning that structure: {kind: model} keeps; "
+                             "remove the stage")
         return self
 
     @property
@@ -204,8 +105,8 @@ class Recipe(_Section):
         return cls.from_yaml(PRESET_DIR / f"{name}.yaml")
 
     def to_dict(self):
-        """Plain values, defaults included."""
-        return self.model_dump(mode="json")
+        """Plain values, defaults included; without a pool where none is used."""
+        return self.model_dump(mode="json", exclude=None if self.structure.kind == "pattern" else {"pool"})
 
     def to_yaml(self):
         """YAML text that :meth:`from_yaml` reads back as an equal recipe."""
@@ -226,10 +127,13 @@ def load_recipe(name):
     return Recipe.from_yaml(name)
 
 
+_TAGS = (*STAGE_ORDER, "pattern", "nm", "unstructured", "model")
+
+
 def _first_problem(error):
     problem, *others = error.errors(include_url=False)
-    # The discriminator's own tag ("admm") is no key of the file.
-    where = ".".join(str(part) for part in problem["loc"] if part not in _ORDER)
+    # The discriminators' own tags ("admm", "nm") are no keys of the file.
+    where = ".".join(str(part) for part in problem["loc"] if part not in _TAGS)
     if problem["type"] == "extra_forbidden":
         text = "unknown key; check its spelling and its place"
     elif problem["type"] == "missing":

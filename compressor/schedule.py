@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from compressor.recipes import Recipe, Stage
+from compressor.recipe_sections import Stage
+from compressor.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

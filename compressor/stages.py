@@ -17,7 +17,8 @@ from compressor.admm import AdmmState
 from compressor.blocks import to_blocks
 from compressor.masks import FixedMasks
 from compressor.pools import PatternPool, build_pool
-from compressor.structures import Dense, Pattern
+from compressor.sr_ste import SrSteState
+from compressor.structures import NM, Dense, Pattern, Unstructured
 from compressor.targets import target_layers
 
 STATE_FILE = "compression_state.safetensors"
@@ -31,37 +32,53 @@ class CheckpointError(ValueError):
 
 
 class StageState:
-    """Structure, ADMM state and masks of a model while a recipe runs.
+    """Structure, ADMM or SR-STE state and masks of a model while a recipe runs.
 
     Parameters
     ----------
     model : PreTrainedModel
     recipe : Recipe
+    given : structure, optional
+        What the model already has; needed where the recipe says ``structure: {kind: model}``.
+    measure_norms : function of nothing, optional
+        Returns the input norms of the layers, see :func:`compressor.activation_norms.input_norms`;
+        called once, if the recipe's projections are error-aware.
 
     Attributes
     ----------
     weights : dict of str to Parameter
         The weights that the recipe prunes, by module path relative to the encoder.
-    structure : Dense or Pattern
+    structure : see :mod:`compressor.structures`
         Dense until a pruning stage begins.
+    norms : dict of str to tensor
+        Input norms; empty where projections go by magnitude.
     admm : AdmmState or None
+    sr_ste : SrSteState or None
     masks : FixedMasks or None
         Set from the moment of the hard projection on.
     """
 
-    def __init__(self, model, recipe):
+    def __init__(self, model, recipe, *, given=None, measure_norms=None):
         self.recipe = recipe
+        self.given = given
+        self.measure_norms = measure_norms
         self.targets = target_layers(model, recipe.targets.roles)
         self.weights = {name: target.module.weight for name, target in self.targets.items()}
         self.structure = Dense()
+        self.norms = {}
         self.stage = None
-        self.admm = None
-        self.masks = None
+        self.admm = self.sr_ste = self.masks = None
         for name, weight in self.weights.items():
             try:
-                self.structure.verify(weight)
+                # A pattern pool comes from the weights of a later step; it fits wherever blocks do.
+                (_structure_of(recipe.structure, given) or self.structure).check_shape(weight.shape)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
+
+    @property
+    def is_pruning(self):
+        """Whether a pruning stage has begun."""
+        return not isinstance(self.structure, Dense)
 
     def enter(self, stage, optimizer=None):
         """Begin a stage; does nothing if it has begun. Returns what is worth logging, as a dict."""
@@ -70,16 +87,23 @@ class StageState:
         self.stage = stage.label
         if stage.method == "dense":
             return {}
-        if isinstance(self.structure, Dense):
-            self.structure = Pattern(self._build_pool())
+        if not self.is_pruning:
+            if self.recipe.structure.score == "activation":
+                self.norms = self.measure_norms()
+            self.structure = _structure_of(self.recipe.structure, self.given) or Pattern(self._build_pool())
         if stage.method == "admm":
             self._enter_admm(stage)
+            return {}
+        if stage.method == "sr_ste":
+            self.admm = None
+            self.sr_ste = SrSteState(self.weights, self.structure, decay=stage.decay, norms=self.norms)
             return {}
         return self.freeze(optimizer)
 
     def _enter_admm(self, stage):
         if self.admm is None:
-            self.admm = AdmmState(self.weights, self.structure, rho=stage.rho, init=stage.init)
+            self.admm = AdmmState(self.weights, self.structure, rho=stage.rho, init=stage.init,
+                                  norms=self.norms)
         else:  # a second ADMM stage: the scaled dual is the true one over rho
             self.admm.rescale_dual(stage.rho)
 
@@ -87,8 +111,8 @@ class StageState:
         """Project the weights for good; does nothing if that has happened."""
         if self.masks is not None:
             return {}
-        self.masks, retained = FixedMasks.project(self.weights, self.structure)
-        self.admm = None
+        self.masks, retained = FixedMasks.project(self.weights, self.structure, self.norms)
+        self.admm = self.sr_ste = None
         if optimizer is not None:
             self.masks.clear_moments(optimizer)
         return {"frozen_retained_energy": retained}
@@ -101,10 +125,19 @@ class StageState:
         return build_pool(pool.build, blocks, size=pool.size, keep=pool.keep, balance=pool.balance,
                           seed=pool.seed, file=pool.file)
 
+    def before_forward(self, stage, done):
+        """Prepare the weights of a step; ``done`` steps of the stage have run."""
+        if self.sr_ste is not None:
+            if done and done % stage.interval == 0:
+                self.sr_ste.refresh()
+            self.sr_ste.hide_removed()
+
     def before_clipping(self, stage):
         """Adjust complete gradients; returns the norm of the ADMM penalty's part."""
         if self.admm is not None and stage.coupling == "loss":
             return self.admm.add_penalty_gradient()
+        if self.sr_ste is not None:
+            self.sr_ste.restore()
         if self.masks is not None:
             self.masks.apply_to_gradients()
         return 0.0
@@ -119,13 +152,13 @@ class StageState:
     @contextmanager
     def projected(self):
         """Within the context the model holds the projection of its weights; afterwards its own again."""
-        if self.masks is not None or isinstance(self.structure, Dense):
+        if self.masks is not None or not self.is_pruning:
             yield
             return
         own = {name: weight.detach().clone() for name, weight in self.weights.items()}
         with torch.no_grad():
-            for weight in self.weights.values():
-                weight.copy_(self.structure.project(weight)[0])
+            for name, weight in self.weights.items():
+                weight.copy_(self.structure.project(weight, self.norms.get(name))[0])
         try:
             yield
         finally:
@@ -138,14 +171,15 @@ class StageState:
         tensors, updates = {}, 0
         if isinstance(self.structure, Pattern):
             tensors["pool"] = torch.tensor(self.structure.pool.patterns)
+        tensors |= {f"norms/{name}": norms for name, norms in self.norms.items()}
+        holds, state = next(((name, state) for name in ("masks", "admm", "sr_ste")
+                             if (state := getattr(self, name)) is not None), ("nothing", None))
+        if state is not None:
+            tensors |= state.tensors()
         if self.admm is not None:
-            tensors |= self.admm.tensors()
             updates = self.admm.updates
-        if self.masks is not None:
-            tensors |= self.masks.tensors()
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"stage": self.stage or "", "updates": str(updates),
-                    "holds": "masks" if self.masks else "admm" if self.admm else "nothing",
+        metadata = {"stage": self.stage or "", "updates": str(updates), "holds": holds,
                     "rho": str(self.admm.rho if self.admm else 0.0)}
         target = Path(folder) / STATE_FILE
         aside = target.with_name(f".{target.name}.part")
@@ -165,18 +199,35 @@ class StageState:
 
     def _restore(self, metadata, tensors):
         self.stage = metadata["stage"] or None
-        if "pool" in tensors:
+        if "pool" in tensors and self.recipe.structure.kind == "pattern":
             pool = self.recipe.pool
             self.structure = Pattern(PatternPool(patterns=tensors["pool"].numpy(), keep=pool.keep,
                                                  balance=pool.balance))
+        elif metadata["holds"] != "nothing":
+            self.structure = _structure_of(self.recipe.structure, self.given)
         for name, weight in self.weights.items():
             for kind in ("z", "u", "mask"):
                 found = tensors.get(f"{kind}/{name}")
                 if found is not None and found.shape != weight.shape:
                     raise ValueError(f"{kind} of {name} has shape {tuple(found.shape)}, "
                                      f"not {tuple(weight.shape)}")
+        self.norms = {name: tensors[f"norms/{name}"].to(weight.device)
+                      for name, weight in self.weights.items() if f"norms/{name}" in tensors}
         if metadata["holds"] == "admm":
-            self.admm = AdmmState(self.weights, self.structure, rho=float(metadata["rho"]))
+            self.admm = AdmmState(self.weights, self.structure, rho=float(metadata["rho"]), norms=self.norms)
             self.admm.load(tensors, int(metadata["updates"]))
+        elif metadata["holds"] == "sr_ste":
+            decay = next(stage.decay for stage in self.recipe.stages if stage.label == self.stage)
+            self.sr_ste = SrSteState(self.weights, self.structure, decay=decay, norms=self.norms)
+            self.sr_ste.load(tensors)
         elif metadata["holds"] == "masks":
             self.masks = FixedMasks.load(self.weights, tensors)
+
+
+def _structure_of(section, given):
+    """The structure that a recipe asks for; None for patterns, whose pool comes from the weights."""
+    if section.kind == "model":
+        return given
+    if section.kind == "nm":
+        return NM(section.keep, section.group)
+    return Unstructured(section.density) if section.kind == "unstructured" else None

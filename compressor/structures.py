@@ -2,51 +2,33 @@
 
 Each structure is a small value with the same methods:
 
-``project(weight) -> (projected, Projection)``
-    The nearest matrix (least squares) that has the structure; exact.
+``project(weight, norms=None) -> (projected, Projection)``
+    The nearest matrix (least squares) that has the structure; exact. With ``norms``, root mean squares
+    of the K inputs, float32, the error is measured behind them: positions are chosen by
+    ``|w| * norm`` instead of ``|w|`` (Wanda, arXiv 2306.11695, equation 1), values stay as they are.
 ``index(weight) -> int64 tensor, shape (rows / 4, K / 4), or None``
-    The block index of a matrix that has the structure; StructureError if it does not.
-``mask(index, shape) -> bool tensor``
-    The kept positions that an index stands for.
+    The block index of a matrix that has the structure, None where the bundle stores none;
+    StructureError if the matrix does not have it.
 ``verify(weight)``
     Raises StructureError unless the matrix has the structure.
+``check_shape(shape)``
+    Raises ValueError unless matrices of this shape can have the structure.
+``stored() -> structure``
+    The structure as which a bundle, and so the hardware, holds such a matrix.
 ``bits(shape) -> int``
-    Bits that int8 weights and their index need.
+    Bits that int8 weights and their index need, as stored.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from compressor.blocks import BLOCK, POSITIONS, block_grid, from_blocks, to_blocks
+from compressor.blocks import BLOCK, NM_GROUP_MAX, POSITIONS, block_grid, from_blocks, to_blocks
 from compressor.pools import PatternPool
+from compressor.projection import Projection, StructureError, kept_energy, scores_of
 
 WEIGHT_BITS = 8
-
 _CHUNK = 1 << 16  # blocks in one matrix product: 8 MB of scores, so that the pass stays in cache
-
-
-class StructureError(ValueError):
-    """A weight matrix that does not have its structure; the message says which block."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Projection:
-    """What a projection kept.
-
-    Parameters
-    ----------
-    mask : bool tensor, shape (rows, K)
-        Kept positions. A kept position may hold a zero.
-    index : int64 tensor, shape (rows / 4, K / 4), or None
-        Pattern ids (pattern), 16-bit masks (N:M), None (dense).
-    retained_energy : float
-        Share of the squared weights that was kept, 0 to 1.
-    """
-
-    mask: torch.Tensor
-    index: torch.Tensor | None
-    retained_energy: float
 
 
 @dataclass(frozen=True)
@@ -58,19 +40,23 @@ class Dense:
     """
 
     name = "dense"
+    description = "dense"
 
-    def project(self, weight):
-        return weight.clone(), Projection(mask=self.mask(None, weight.shape), index=None,
-                                          retained_energy=1.0)
+    def project(self, weight, norms=None):
+        mask = torch.ones(tuple(weight.shape), dtype=torch.bool, device=weight.device)
+        return weight.clone(), Projection(mask=mask, index=None, retained_energy=1.0)
 
     def index(self, weight):
-        block_grid(weight.shape)
-
-    def mask(self, index, shape):
-        return torch.ones(tuple(shape), dtype=torch.bool)
+        self.check_shape(weight.shape)
 
     def verify(self, weight):
-        block_grid(weight.shape)
+        self.check_shape(weight.shape)
+
+    def check_shape(self, shape):
+        block_grid(shape)
+
+    def stored(self):
+        return self
 
     def bits(self, shape):
         return shape[0] * shape[1] * WEIGHT_BITS
@@ -92,8 +78,12 @@ class Pattern:
 
     name = "pattern"
 
-    def project(self, weight):
-        blocks = to_blocks(weight.detach()).float()
+    @property
+    def description(self):
+        return f"pattern, {self.pool.size} patterns that keep {self.pool.keep} of {POSITIONS}"
+
+    def project(self, weight, norms=None):
+        blocks = to_blocks(scores_of(weight, norms))
         patterns = self._patterns().to(blocks.device)
         ids = torch.empty(len(blocks), dtype=torch.int64, device=blocks.device)
         kept = total = 0.0
@@ -103,7 +93,7 @@ class Pattern:
             kept += float(best.sum(dtype=torch.float64))
             total += float(energy.sum(dtype=torch.float64))
         index = ids.reshape(block_grid(weight.shape))
-        mask = self.mask(index, weight.shape)
+        mask = from_blocks(patterns.bool()[ids], tuple(weight.shape))
         return weight.detach() * mask, Projection(mask=mask, index=index,
                                                   retained_energy=kept / total if total else 1.0)
 
@@ -122,12 +112,14 @@ class Pattern:
                                      f"{POSITIONS} weights")
         return ids.reshape(block_grid(weight.shape))
 
-    def mask(self, index, shape):
-        patterns = self._patterns().bool().to(index.device)
-        return from_blocks(patterns[index.reshape(-1)], tuple(shape))
-
     def verify(self, weight):
         self.index(weight)
+
+    def check_shape(self, shape):
+        block_grid(shape)
+
+    def stored(self):
+        return self
 
     def bits(self, shape):
         down, across = block_grid(shape)
@@ -140,10 +132,15 @@ class Pattern:
 
 @dataclass(frozen=True)
 class NM:
-    """At most ``keep`` of every ``group`` consecutive weights along K: keep N of M.
+    """At most ``keep`` of every ``group`` consecutive weights along K: keep N of M, as in "2:4".
+
+    The hardware has 2:4. Groups that fit into it (1:2, 1:4, 2:8 and the like) are stored as 2:4;
+    others, such as 3:4 and 4:8, as dense weights.
 
     >>> NM().bits((4, 8))  # 16 weights of 8 bits, 2 bits of position each
     160
+    >>> NM(4, 8).stored()
+    Dense()
     """
 
     keep: int = 2
@@ -152,49 +149,133 @@ class NM:
     name = "nm"
 
     def __post_init__(self):
-        if self.group != BLOCK or not 1 <= self.keep < self.group:
-            raise ValueError(f"N:M must keep 1 to {BLOCK - 1} of {BLOCK}, "
+        if not (2 <= self.group <= NM_GROUP_MAX and 1 <= self.keep < self.group):
+            raise ValueError(f"N:M must keep 1 to M - 1 of M = 2 to {NM_GROUP_MAX} weights, "
                              f"not {self.keep} of {self.group}")
 
-    def project(self, weight):
-        index = self._largest(weight.detach().abs())
-        mask = self.mask(index, weight.shape)
-        projected = weight.detach() * mask
-        total = float(weight.detach().square().sum(dtype=torch.float64))
-        kept = float(projected.square().sum(dtype=torch.float64))
-        return projected, Projection(mask=mask, index=index,
-                                     retained_energy=kept / total if total else 1.0)
+    @property
+    def description(self):
+        return f"{self.keep}:{self.group} along the inputs"
+
+    def project(self, weight, norms=None):
+        self.check_shape(weight.shape)
+        scores = scores_of(weight, norms)
+        mask = self._largest(scores.abs())
+        index = _block_masks(mask) if self.group == BLOCK else None
+        return weight.detach() * mask, Projection(mask=mask, index=index,
+                                                  retained_energy=kept_energy(scores, mask))
 
     def index(self, weight):
         """16-bit mask of each block; the lowest free columns fill rows with fewer nonzeros."""
+        self.check_shape(weight.shape)
         nonzero = torch.as_tensor(weight) != 0
-        counts = to_blocks(nonzero).reshape(-1, BLOCK, BLOCK).sum(dim=2)
+        counts = nonzero.reshape(weight.shape[0], -1, self.group).sum(dim=2)
         if (counts > self.keep).any():
-            block = int((counts > self.keep).any(dim=1).int().argmax())
-            raise StructureError(f"{_block_name(block, weight.shape)} keeps "
-                                 f"{int(counts[block].max())} weights in one row; "
-                                 f"{self.keep} of every {self.group} are allowed")
-        return self._largest(nonzero.float())
+            row, group = (counts > self.keep).nonzero()[0].tolist()
+            raise StructureError(f"row {row}, columns {group * self.group}-{(group + 1) * self.group - 1} "
+                                 f"keep {int(counts[row, group])} weights; {self.keep} of every "
+                                 f"{self.group} are allowed")
+        return _block_masks(self._largest(nonzero.float())) if self.group == BLOCK else None
 
     def _largest(self, magnitude):
-        groups = to_blocks(magnitude).reshape(-1, BLOCK, self.group)
-        # A stable sort takes the lowest column on ties; topk promises no order.
-        order = groups.sort(dim=2, descending=True, stable=True).indices[..., :self.keep]
-        kept = torch.zeros_like(groups, dtype=torch.int64).scatter_(2, order, 1)
-        masks = (kept.reshape(-1, POSITIONS) << torch.arange(POSITIONS, device=kept.device)).sum(1)
-        return masks.reshape(block_grid(magnitude.shape))
+        """Mask of the ``keep`` largest of each group, the lowest column on ties.
 
-    def mask(self, index, shape):
-        bits = index.reshape(-1, 1) >> torch.arange(POSITIONS, device=index.device) & 1
-        return from_blocks(bits.bool(), tuple(shape))
+        Counts, for every weight, those ahead of it: several times faster than sorting groups this small.
+        """
+        columns = magnitude.reshape(-1, self.group).T.contiguous()
+        ahead = torch.zeros(columns.shape, dtype=torch.uint8, device=columns.device)
+        for later in range(self.group):
+            for earlier in range(later):
+                first = columns[earlier] >= columns[later]
+                ahead[later] += first
+                ahead[earlier] += ~first
+        return (ahead < self.keep).T.reshape(magnitude.shape)
 
     def verify(self, weight):
         self.index(weight)
 
+    def check_shape(self, shape):
+        block_grid(shape)
+        if shape[1] % self.group:
+            raise ValueError(f"{shape[1]} inputs do not divide into groups of {self.group}; "
+                             f"choose a group that divides them")
+
+    def stored(self):
+        fits = (self.keep <= 2 and self.group % BLOCK == 0) or (self.keep, self.group) == (1, 2)
+        return self if self == NM() else NM() if fits else Dense()
+
     def bits(self, shape):
-        down, across = block_grid(shape)
+        if self.stored() != self:
+            return self.stored().bits(shape)
         position_bits = (self.group - 1).bit_length()
-        return down * across * BLOCK * self.keep * (WEIGHT_BITS + position_bits)
+        return shape[0] * shape[1] // self.group * self.keep * (WEIGHT_BITS + position_bits)
+
+
+@dataclass(frozen=True)
+class Unstructured:
+    """The largest weights of each matrix are kept, wherever they are; stored as dense weights.
+
+    Parameters
+    ----------
+    density : float
+        Share of every matrix that is kept, above 0 to below 1; ties take the lowest position.
+
+    >>> Unstructured(0.5).bits((4, 8)) == Dense().bits((4, 8))
+    True
+    """
+
+    density: float = 0.5
+
+    name = "unstructured"
+
+    def __post_init__(self):
+        if not 0 < self.density < 1:
+            raise ValueError(f"an unstructured density is above 0 and below 1, not {self.density}")
+
+    @property
+    def description(self):
+        return f"unstructured, {100 * self.density:g} % of every matrix"
+
+    def kept(self, shape):
+        """Number of weights that a matrix of this shape keeps."""
+        return max(1, int(shape[0] * shape[1] * self.density + 0.5))
+
+    def project(self, weight, norms=None):
+        self.check_shape(weight.shape)
+        scores = scores_of(weight, norms)
+        magnitude, count = scores.abs().reshape(-1), self.kept(weight.shape)
+        smallest = magnitude.kthvalue(magnitude.numel() - count + 1).values
+        mask = magnitude > smallest
+        ties = (magnitude == smallest).nonzero().reshape(-1)
+        mask[ties[:count - int(mask.sum())]] = True
+        mask = mask.reshape(weight.shape)
+        return weight.detach() * mask, Projection(mask=mask, index=None,
+                                                  retained_energy=kept_energy(scores, mask))
+
+    def index(self, weight):
+        self.check_shape(weight.shape)
+        nonzero, allowed = int((torch.as_tensor(weight) != 0).sum()), self.kept(weight.shape)
+        if nonzero > allowed:
+            raise StructureError(f"{nonzero} weights are not zero; a density of {self.density:g} allows "
+                                 f"{allowed}")
+
+    def verify(self, weight):
+        self.index(weight)
+
+    def check_shape(self, shape):
+        block_grid(shape)
+
+    def stored(self):
+        return Dense()
+
+    def bits(self, shape):
+        return Dense().bits(shape)
+
+
+def _block_masks(mask):
+    """16-bit masks of the blocks, int64, shape (rows / 4, K / 4)."""
+    bits = to_blocks(mask).long() << torch.arange(POSITIONS, device=mask.device)
+    return bits.sum(dim=1).reshape(block_grid(mask.shape))
 
 
 def _block_name(block, shape):

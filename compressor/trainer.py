@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from compressor.activation_norms import input_norms
 from compressor.admm import rate_budget_warning
 from compressor.sampling import LengthGroupedSampler
 from compressor.schedule import Schedule
@@ -13,6 +14,9 @@ from compressor.stages import STATE_FILE, CheckpointError, StageState
 
 INTERVALS_WANTED = 10
 """ADMM intervals below which accuracy suffers (S1, section 4.3)."""
+
+NORM_ROWS = 256
+"""Training rows on which the inputs of error-aware projections are measured."""
 
 
 def training_arguments(recipe, output_dir, **changes):
@@ -46,6 +50,8 @@ class CompressionTrainer(Trainer):
     args : TrainingArguments
         See :func:`training_arguments`. ``max_steps`` is set from the recipe.
     recipe : Recipe
+    given : structure, optional
+        The structure that the model has already, for a recipe with ``structure: {kind: model}``.
 
     Attributes
     ----------
@@ -62,13 +68,13 @@ class CompressionTrainer(Trainer):
     # already divided by the accumulation steps, because their forward() accepts **kwargs.
     loss_is_scaled_for_ga = False
 
-    def __init__(self, model, args, *, recipe, **kwargs):
+    def __init__(self, model, args, *, recipe, given=None, **kwargs):
         if args.fp16:
             raise ValueError("fp16 scales gradients, which the ADMM penalty would have to follow; use bf16")
         self.row_order = None
         super().__init__(model=model, args=args, **kwargs)
         self.recipe = recipe
-        self.stages = StageState(self.model, recipe)
+        self.stages = StageState(self.model, recipe, given=given, measure_norms=self._measure_norms)
         self.steps_per_epoch = math.ceil(len(self.get_train_dataloader())
                                          / args.gradient_accumulation_steps)
         self.schedule = Schedule.of(recipe, steps_per_epoch=self.steps_per_epoch)
@@ -100,6 +106,15 @@ class CompressionTrainer(Trainer):
             if warning:
                 found.append(f"stage {span.stage.label}: {warning}")
         return found
+
+    def _measure_norms(self):
+        """Input norms on the first training rows, in their own order: no random number is drawn."""
+        rows = min(NORM_ROWS, len(self.train_dataset))
+        batch = self.args.per_device_eval_batch_size
+        batches = (self.data_collator([self.train_dataset[row] for row in range(start, min(start + batch,
+                                                                                          rows))])
+                   for start in range(0, rows, batch))
+        return input_norms(self.model, self.stages.targets, batches)
 
     def train(self, resume_from_checkpoint=None, **kwargs):
         """Run the recipe; ``resume_from_checkpoint`` is a checkpoint folder, or True for the latest.
@@ -145,18 +160,22 @@ class CompressionTrainer(Trainer):
         self._penalty_norms.clear()
         self.log({f"admm_{name}": value for name, value in logs.items()})
 
+    def close_window(self):
+        """Log how much the masks of SR-STE move."""
+        self.log({f"sr_ste_{name}": value for name, value in self.stages.sr_ste.report().items()})
+
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Metrics of the projected model, and of the dense one while there is one."""
         if isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         metrics = {}
-        if self.recipe.prunes and self.stages.masks is None:
+        if self.recipe.prunes and self.stages.masks is None and self.stages.sr_ste is None:
             self._dense_evaluation = True
             try:
                 metrics |= super().evaluate(eval_dataset, ignore_keys, f"{metric_key_prefix}_dense")
             finally:
                 self._dense_evaluation = False
-        if not self.recipe.prunes or self.stages.admm or self.stages.masks:
+        if not self.recipe.prunes or self.stages.is_pruning:
             metrics |= super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         return metrics
 
@@ -202,6 +221,7 @@ class _StageCallback(TrainerCallback):
         logs = trainer.stages.enter(trainer.span.stage, trainer.optimizer)
         if logs:
             trainer.log(logs)
+        trainer.stages.before_forward(trainer.span.stage, state.global_step - trainer.span.start)
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         trainer = self.trainer
@@ -215,6 +235,8 @@ class _StageCallback(TrainerCallback):
         done = step - span.start
         if span.stage.method == "admm" and done % span.stage.interval_steps(span.steps) == 0:
             trainer.close_interval()
+        if span.stage.method == "sr_ste" and (done % args.logging_steps == 0 or step == span.end):
+            trainer.close_window()
         training = trainer.recipe.training
         control.should_evaluate |= (trainer.eval_dataset is not None
                                     and trainer.schedule.is_due(step, training.evaluations))

@@ -21,6 +21,7 @@ from compressor.model_dir import (
     LOG_FILE,
     RECIPE_FILE,
     describe,
+    read_compression,
     summarize,
     write_model_dir,
 )
@@ -72,10 +73,11 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
     transformers_logging.disable_progress_bar()
     out = Path(out)
     checkpoint = _prepare_output(out, recipe, resume=resume, overwrite=overwrite)
+    given = given_structure(recipe, model_name)
     model, tokenizer = load_model(checkpoint or model_name, data, recipe)
     out.mkdir(parents=True, exist_ok=True)
     (out / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
-    trainer = build_trainer(model, tokenizer, recipe, data, out)
+    trainer = build_trainer(model, tokenizer, recipe, data, out, given=given)
     for warning in trainer.warnings:
         say(f"warning: {warning}")
     with _stop_on_interrupt(trainer):
@@ -94,13 +96,33 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
     return RunResult(finished=True, metrics=metrics, **result)
 
 
-def build_trainer(model, tokenizer, recipe, data, out, **argument_changes):
+def given_structure(recipe, model_name):
+    """The structure of a model directory, for a recipe that goes on with it; None for other recipes.
+
+    Raises
+    ------
+    ModelDirError, RecipeError
+        If there is no such directory, or its pruned layers are not the recipe's targets.
+    """
+    if recipe.structure.kind != "model":
+        return None
+    info = read_compression(model_name)
+    pruned = {layer.role for layer in info.layers.values() if layer.structure != "dense"}
+    if pruned != set(recipe.targets.roles):
+        raise RecipeError(f"structure: {{kind: model}}: {model_name} has pruned "
+                          f"{', '.join(sorted(pruned)) or 'no'} layers, but targets.roles names "
+                          f"{', '.join(sorted(recipe.targets.roles))}")
+    return info.structure
+
+
+def build_trainer(model, tokenizer, recipe, data, out, given=None, **argument_changes):
     """The trainer of a run, with its bar and its log."""
     max_tokens = recipe.training.max_tokens
     validation = {split: EncodedRows(data.task, rows, tokenizer, max_tokens)
                   for split, rows in data.validation.items()}
     trainer = CompressionTrainer(
         model, training_arguments(recipe, Path(out) / CHECKPOINTS, **argument_changes), recipe=recipe,
+        given=given,
         train_dataset=EncodedRows(data.task, data.train, tokenizer, max_tokens),
         eval_dataset=validation if len(validation) > 1 else next(iter(validation.values())),
         data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer,

@@ -45,7 +45,7 @@ def test_train_leaves_a_model_that_others_load(recipe, tmp_path):
     result = compress(*train_arguments(recipe, out))
     assert result.exit_code == 0, result.output
     assert "encoder weights kept: 49,152 of 98,304 (50.0 %)" in result.output
-    assert "int8 storage with pattern ids: 1/1.86 of dense int8" in result.output
+    assert "int8 storage with indices: 1/1.86 of dense int8" in result.output
     model = AutoModelForSequenceClassification.from_pretrained(out)
     tokenizer = AutoTokenizer.from_pretrained(out)
     tokens = tokenizer("about food : soup very tasty", return_tensors="pt")
@@ -124,7 +124,7 @@ def test_recipe_errors_come_before_everything_else(recipe, tmp_path):
     assert (result.exit_code, result.output.count("\n")) == (1, 1)
     assert "stages: this key is required (and 1 more)" in result.output
     result = compress(*train_arguments("no-such-preset", tmp_path / "out"))
-    assert "no such recipe file or preset; presets: admm-pattern-50, demo" in result.output
+    assert "no such recipe file or preset; presets: admm-2to4, admm-pattern-50, " in result.output
 
 
 def test_too_many_tokens_for_the_model(recipe, tmp_path):

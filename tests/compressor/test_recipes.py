@@ -45,12 +45,21 @@ def test_presets_are_valid_and_survive_yaml(name, tmp_path):
     ({"stages": [{"method": "admm", "epochs": 1, "coupling": "both"}]}, "stages.0.coupling: "),
     ({"stages": [{"method": "magic", "epochs": 1}]}, "stages.0: "),
     ({"stages": [{"method": "retrain", "epochs": 1}, {"method": "admm", "epochs": 1}]},
-     "stages run in the order dense, admm, retrain, not retrain, admm"),
+     "stages run in the order dense, admm, sr_ste, retrain, not retrain, admm"),
     ({"stages": [{"method": "admm", "epochs": 1}] * 2}, "two stages have the same name"),
     ({"targets": {"roles": ["q", "pooler"]}}, "targets.roles.1: "),
     ({"targets": {"roles": ["q", "q"]}}, "targets: targets.roles must name each role once"),
     ({"pool": {"build": "file"}}, "pool: pool.file is needed with build: file"),
     ({"pool": {"size": 300}}, "pool.size: "),
+    ({"structure": {"kind": "diagonal"}}, "structure: "),
+    ({"structure": {"kind": "nm", "keep": 4}}, "structure: keep must be below group, not 4 of 4"),
+    ({"structure": {"kind": "nm", "group": 64}}, "structure.group: Input should be less than or equal to 32"),
+    ({"structure": {"kind": "nm", "density": 0.5}}, "structure.density: unknown key"),
+    ({"structure": {"kind": "unstructured", "density": 1}}, "structure.density: Input should be less than 1"),
+    ({"structure": {"kind": "nm"}, "pool": {"size": 16}},
+     "pool: a pool needs structure: {kind: pattern}, not nm; remove it"),
+    ({"structure": {"kind": "model"}, "stages": [{"method": "dense", "epochs": 1}]},
+     "a dense stage would undo the pruning"),
 ])
 def test_errors_are_one_line_that_names_the_key(changes, message):
     with pytest.raises(RecipeError) as error:
@@ -62,6 +71,17 @@ def test_errors_are_one_line_that_names_the_key(changes, message):
 def test_several_problems_are_counted():
     with pytest.raises(RecipeError, match=r"\(and 1 more\)$"):
         recipe_with(a=1, b=2)
+
+
+def test_structures_survive_yaml(tmp_path):
+    for section in ({"kind": "nm", "keep": 3, "group": 8}, {"kind": "unstructured", "density": 0.2},
+                    {"kind": "pattern", "score": "activation"}, {"kind": "model"}):
+        recipe = recipe_with(structure=section)
+        path = tmp_path / "recipe.yaml"
+        path.write_text(recipe.to_yaml())
+        assert Recipe.from_yaml(path) == recipe
+        assert ("pool" in yaml.safe_load(path.read_text())) == (section["kind"] == "pattern")
+        assert recipe.to_dict()["structure"].items() >= section.items()
 
 
 def test_bad_files(tmp_path):

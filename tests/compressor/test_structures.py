@@ -8,7 +8,7 @@ from compressor import structures
 from compressor.blocks import block_grid, from_blocks, to_blocks
 from compressor.patterns import patterns_of_masks
 from compressor.pools import PatternPool, build_pool
-from compressor.structures import NM, Dense, Pattern, StructureError
+from compressor.structures import NM, Dense, Pattern, StructureError, Unstructured
 
 POOLS = {balance: build_pool("reed_muller", balance=balance) for balance in ("row", "none")}
 
@@ -69,21 +69,22 @@ def test_chunks_do_not_matter(monkeypatch):
     assert torch.equal(structure.index(whole), structure.index(parts))
 
 
-@pytest.mark.parametrize("structure", [Pattern(POOLS["row"]), Pattern(POOLS["none"]), NM(), NM(1),
-                                       NM(3), Dense()])
+@pytest.mark.parametrize("structure", [
+    Pattern(POOLS["row"]), Pattern(POOLS["none"]), NM(), NM(1), NM(3), NM(1, 2), NM(4, 8), NM(2, 20),
+    Unstructured(0.5), Unstructured(0.013), Dense()])
 def test_projection_is_idempotent_and_verifies(structure):
     weight = random_weight()
     before = weight.clone()
-    projected, _ = structure.project(weight)
+    projected, found = structure.project(weight)
     again, found_again = structure.project(projected)
     assert torch.equal(weight, before)
     assert torch.equal(projected, again)
     assert found_again.retained_energy == pytest.approx(1.0)
     structure.verify(projected)
     structure.verify(projected.to(torch.int8).numpy())
-    index = structure.index(projected)
-    assert (index is None) == (structure == Dense())
-    assert (projected * ~structure.mask(index, weight.shape)).abs().sum() == 0
+    assert (projected * ~found.mask).abs().sum() == 0
+    assert (structure.index(projected) is None) == (found.index is None)
+    structure.stored().verify(projected)
 
 
 def test_pattern_index_covers_tiny_weights():
@@ -94,7 +95,7 @@ def test_pattern_index_covers_tiny_weights():
     assert int(Pattern(pool).index(weight)) == 1
 
 
-@pytest.mark.parametrize("structure", [Pattern(POOLS["row"]), Pattern(POOLS["none"]), NM()])
+@pytest.mark.parametrize("structure", [Pattern(POOLS["row"]), Pattern(POOLS["none"])])
 def test_one_stray_weight_is_found_and_located(structure):
     weight = random_weight()
     projected, found = structure.project(weight)
@@ -108,11 +109,11 @@ def test_one_stray_weight_is_found_and_located(structure):
             structure.verify(broken)
 
 
-@pytest.mark.parametrize("keep", [1, 2, 3])
-def test_nm_projection_keeps_the_largest(keep):
+@pytest.mark.parametrize(("keep", "group"), [(1, 4), (2, 4), (3, 4), (1, 2), (4, 8), (3, 5), (7, 20)])
+def test_nm_projection_keeps_the_largest(keep, group):
     weight = random_weight()
-    projected, found = NM(keep).project(weight)
-    groups, kept = weight.reshape(-1, 4), projected.reshape(-1, 4)
+    projected, found = NM(keep, group).project(weight)
+    groups, kept = weight.reshape(-1, group), projected.reshape(-1, group)
     for group, own in zip(groups, kept, strict=True):
         threshold = group.abs().sort(descending=True).values[keep - 1]
         assert torch.equal(own, torch.where(group.abs() >= threshold, group, 0.0))
@@ -127,11 +128,74 @@ def test_nm_ties_and_zeros_take_the_lowest_columns():
     assert int(NM().index(weight)) == 0x3393
 
 
-def test_nm_refuses_other_groups():
-    with pytest.raises(ValueError, match="N:M must keep 1 to 3 of 4, not 4 of 4"):
+@pytest.mark.parametrize(("keep", "group"), [(2, 4), (4, 8), (1, 10)])
+def test_one_weight_too_many_is_located(keep, group):
+    weight = random_weight()
+    projected, found = NM(keep, group).project(weight)
+    for row, column in (~found.mask).nonzero()[[0, 7, -1]].tolist():
+        broken = projected.clone()
+        broken[row, column] = 1e-6
+        start = column // group * group
+        with pytest.raises(StructureError, match=f"^row {row}, columns {start}-{start + group - 1} keep "
+                                                 f"{keep + 1} weights; {keep} of every {group} are allowed$"):
+            NM(keep, group).verify(broken)
+
+
+def test_nm_refuses_what_cannot_be():
+    with pytest.raises(ValueError, match="N:M must keep 1 to M - 1 of M = 2 to 32 weights, not 4 of 4"):
         NM(4)
-    with pytest.raises(ValueError, match="not 2 of 8"):
-        NM(2, 8)
+    with pytest.raises(ValueError, match="not 1 of 1"):
+        NM(1, 1)
+    with pytest.raises(ValueError, match=r"^40 inputs do not divide into groups of 16; choose"):
+        NM(2, 16).project(random_weight())
+
+
+def test_storage_of_other_groups():
+    """What fits into 2:4 is stored so; the rest is stored as dense weights, and counted so."""
+    assert [NM(1, 2).stored(), NM(1).stored(), NM(2, 8).stored(), NM(2, 32).stored()] == [NM()] * 4
+    assert [NM(3).stored(), NM(4, 8).stored(), NM(1, 3).stored(), Unstructured().stored()] == [Dense()] * 4
+    assert NM(1).bits((8, 8)) == NM().bits((8, 8))
+    assert NM(4, 8).bits((8, 8)) == Unstructured().bits((8, 8)) == Dense().bits((8, 8)) == 512
+
+
+@pytest.mark.parametrize("density", [0.5, 0.1, 0.999])
+def test_unstructured_keeps_the_largest_of_the_matrix(density):
+    weight = random_weight()
+    projected, found = Unstructured(density).project(weight)
+    count = round(weight.numel() * density)
+    assert int(found.mask.sum()) == count
+    assert float(weight.abs()[found.mask].min()) >= float(weight.abs()[~found.mask].max())
+    assert torch.equal(projected, weight * found.mask)
+    assert found.retained_energy == pytest.approx(
+        float(projected.square().sum() / weight.square().sum()), rel=1e-5)
+    broken = projected + ~found.mask * 1e-6
+    with pytest.raises(StructureError, match=f"^960 weights are not zero; a density of {density:g} allows "
+                                             f"{count}$"):
+        Unstructured(density).verify(broken)
+
+
+def test_unstructured_ties_take_the_first_positions():
+    _, found = Unstructured(0.25).project(torch.ones(4, 8))
+    assert found.mask.reshape(-1).tolist() == [True] * 8 + [False] * 24
+    with pytest.raises(ValueError, match=r"above 0 and below 1, not 1\.0"):
+        Unstructured(1.0)
+
+
+@pytest.mark.parametrize("structure", [Pattern(POOLS["row"]), NM(), NM(3, 8), Unstructured(0.3)])
+def test_norms_choose_the_positions_with_the_least_output_error(structure):
+    """||(W - Z) diag(norms)|| is no larger than with any structure-conforming mask of plain magnitudes."""
+    weight = random_weight()
+    norms = torch.rand(weight.shape[1], generator=torch.Generator().manual_seed(1)) + 0.05
+    plain, _ = structure.project(weight)
+    aware, found = structure.project(weight, norms)
+    assert torch.equal(aware, weight * found.mask)
+    structure.verify(aware)
+    scaled_found = structure.project(weight * norms)[1]
+    assert torch.equal(found.mask, scaled_found.mask)
+    error = [float(((weight - z) * norms).square().sum()) for z in (aware, plain)]
+    assert error[0] < error[1]
+    assert found.retained_energy == pytest.approx(
+        1 - error[0] / float((weight * norms).square().sum()), rel=1e-4)
 
 
 def test_bits():

@@ -351,7 +351,7 @@ def test_broken_model_directories_are_named(data, tmp_path):
     path = tmp_path / "good" / "compression.json"
     good = json.loads(path.read_text())
     for damage, message in [({"schema_version": 2}, "version 2; this program reads"),
-                            ({"pool": None}, "there is no pool"),
+                            ({"pool": None}, "has structure pattern, but the file describes dense"),
                             ({"pool": {"patterns": ["11"], "keep": 8, "balance": "row"}}, "damaged"),
                             ({"layers": 3}, "damaged")]:
         path.write_text(json.dumps(good | damage))
