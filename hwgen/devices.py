@@ -9,27 +9,34 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MemoryKind:
-    """A kind of on-chip memory block, with the (width, depth) shapes in which one block can be used."""
+    """A kind of on-chip memory block, with the (width, depth) shapes in which one block can be used.
+
+    ``halves``: a block can serve two memories of half its width instead.
+    """
 
     name: str
     shapes: tuple[tuple[int, int], ...]
+    halves: bool = False
 
     @property
     def bits(self):
         """Bits of one block."""
         return max(width * depth for width, depth in self.shapes)
 
-    def blocks(self, width, depth):
-        """Blocks of a memory with one write port and one read port.
+    def blocks(self, width, depth, count=1):
+        """Blocks of ``count`` memories with one write port and one read port each.
 
-        >>> BRAM36.blocks(256, 1024), BRAM36.blocks(8, 64)
-        (8, 1)
+        >>> BRAM36.blocks(256, 1024), BRAM36.blocks(8, 64), BRAM36.blocks(8, 64, count=8)
+        (8, 1, 4)
         """
-        return min(-(-width // w) * -(-depth // d) for w, d in self.shapes)
+        each = min(-(-width // w) * -(-depth // d) for w, d in self.shapes)
+        if self.halves and any(2 * width <= w and depth <= d for w, d in self.shapes):
+            return -(-count // 2)
+        return count * each
 
 
 BRAM36 = MemoryKind("BRAM36", ((72, 512), (36, 1024), (18, 2048), (9, 4096), (4, 8192), (2, 16384),
-                               (1, 32768)))
+                               (1, 32768)), halves=True)
 URAM288 = MemoryKind("URAM288", ((72, 4096),))
 EBR18 = MemoryKind("EBR18", ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)))
 

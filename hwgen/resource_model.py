@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from compressor.intops.softmax import TABLE_ENTRIES
 from hwgen.devices import BRAM36, EBR18, URAM288
 from rtl_templates.array_spec import Accumulation
+from rtl_templates.encoder_units import EncoderUnitSpecs
+from rtl_templates.exp_table import WEIGHT_BITS
 from rtl_templates.program_format import DESCRIPTOR_BYTES
 from rtl_templates.slot_solver import ADDER_COST, MUX_COST
 from rtl_templates.tile_format import CONSTANT_BITS
@@ -66,6 +69,49 @@ LOGIC_COSTS = {
                        drain_luts=9, decoder_luts=40, lane_luts=380, fixed_luts=4500, bit_luts=6),
 }
 
+@dataclass(frozen=True, kw_only=True)
+class UnitCosts:
+    """LUTs, flip-flops and DSPs of one of the encoder's units, as a function of lanes T and bus bits.
+
+    Each is ``fixed + lane * T + square * T**2 + bit * bus_bits``.
+    """
+
+    lut_terms: tuple[float, float, float, float]
+    ff_terms: tuple[float, float, float, float]
+    dsp_lane: float = 0
+    dsp_fixed: float = 0
+
+    def luts(self, lanes, bus_bits):
+        """LUTs."""
+        return _polynomial(self.lut_terms, lanes, bus_bits)
+
+    def ffs(self, lanes, bus_bits):
+        """Flip-flops."""
+        return _polynomial(self.ff_terms, lanes, bus_bits)
+
+    def dsps(self, lanes):
+        """DSPs."""
+        return self.dsp_fixed + self.dsp_lane * lanes
+
+
+def _polynomial(terms, lanes, bus_bits):
+    fixed, lane, square, bit = terms
+    return fixed + lane * lanes + square * lanes**2 + bit * bus_bits
+
+
+ENCODER_COSTS = {
+    # Yosys 0.70, family xcup: benchmarks/encoder_resources.py. LayerNorm with 2 channels per cycle.
+    "keys": UnitCosts(lut_terms=(100, 0, 0, 5.4), ff_terms=(0, 0, 0, 9)),
+    "softmax": UnitCosts(lut_terms=(0, 445, 0, 0), ff_terms=(0, 370, 0, 0)),
+    "pruned softmax": UnitCosts(lut_terms=(200, 700, 0, 0), ff_terms=(400, 430, 0, 0)),
+    "transposer": UnitCosts(lut_terms=(172, 33, 8, 0), ff_terms=(120, 70, 8, 0)),
+    "norm": UnitCosts(lut_terms=(800, 868, 0, 0), ff_terms=(1150, 1253, 0, 0), dsp_lane=6, dsp_fixed=4),
+    "gelu": UnitCosts(lut_terms=(0, 8, 0, 0), ff_terms=(10, 16, 0, 0)),
+}
+
+LUTS_OF_FAMILY = {"xcup": 1.0, "xc7": 1.0, "ecp5": 2.0}
+"""LUTs that stand for one of the LUT6 sites in :data:`ENCODER_COSTS`; estimated for ecp5."""
+
 RAM_OF_FAMILY = {"xcup": BRAM36, "xc7": BRAM36, "ecp5": EBR18}
 
 
@@ -88,18 +134,42 @@ def routing_luts(assignment):
 
 
 def memories(spec):
-    """The accelerator's memories: dict of name to (width in bits, depth)."""
+    """The accelerator's memories: dict of name to (width in bits, depth, number of such memories)."""
     array, tiles = spec.array, spec.tiles
     bank = 1 << (spec.tile_ksteps - 1).bit_length()  # the second bank begins at a power of two
-    return {
-        "activations": (array.word_bits, spec.activation_words),
-        "weights": (tiles.weight_bits, 2 * bank),
-        "index": (tiles.record_bits, 2 * bank),
-        "row constants": (CONSTANT_BITS, CONSTANT_SLOTS * array.rows),
-        "stream FIFO": (spec.bus_bits, STREAM_FIFO_BEATS),
-        "program": (8 * DESCRIPTOR_BYTES, spec.program_depth),
-        "profile": (32, spec.program_depth),
+    found = {
+        "activations": (array.word_bits, spec.activation_words, 1),
+        "weights": (tiles.weight_bits, 2 * bank, 1),
+        "index": (tiles.record_bits, 2 * bank, 1),
+        "row constants": (CONSTANT_BITS, CONSTANT_SLOTS * array.rows, 1),
+        "stream FIFO": (spec.bus_bits, STREAM_FIFO_BEATS, 1),
+        "program": (8 * DESCRIPTOR_BYTES, spec.program_depth, 1),
+        "profile": (32, spec.program_depth, 1),
     }
+    return found | _encoder_memories(spec) if spec.encoder else found
+
+
+def _encoder_memories(spec):
+    """The side bank, tables (two banks each) and what LayerNorm keeps between its two passes."""
+    lanes, encoder = spec.array.lanes, spec.encoder
+    norm = EncoderUnitSpecs(spec).norm
+    channels, beats = norm.channels, norm.beats(encoder.columns)
+    return {
+        "side bank": (spec.array.word_bits, encoder.side_words, 1),
+        "exp tables": (WEIGHT_BITS, 2 * TABLE_ENTRIES, spec.bus_bits // 8),
+        "GELU tables": (8, 4 * TABLE_ENTRIES, lanes),
+        "LayerNorm buffer": (16 * channels * lanes, norm.buffer_beats, 1),
+        "LayerNorm scales": (47, 2 << (beats - 1).bit_length(), channels),
+    }
+
+
+def encoder_costs(spec):
+    """Modelled (LUTs, flip-flops, DSPs) of the units of an encoder, on family xcup."""
+    softmax = "pruned softmax" if spec.encoder.map_entries else "softmax"
+    units = [ENCODER_COSTS[name] for name in ("keys", softmax, "transposer", "norm", "gelu")]
+    lanes, bits = spec.array.lanes, spec.bus_bits
+    return (sum(unit.luts(lanes, bits) for unit in units), sum(unit.ffs(lanes, bits) for unit in units),
+            sum(unit.dsps(lanes) for unit in units))
 
 
 def modelled_resources(spec, family="xcup", urams=0):
@@ -111,7 +181,7 @@ def modelled_resources(spec, family="xcup", urams=0):
     family : str
         ``xcup``, ``xc7`` or ``ecp5``.
     urams : int
-        UltraRAM blocks of the device; the activation buffer uses them if it fits.
+        UltraRAM blocks of the device; the banks of the activation buffer use them if they fit.
 
     Returns
     -------
@@ -127,16 +197,19 @@ def modelled_resources(spec, family="xcup", urams=0):
     ffs = ((costs.unit_ffs[array.accumulation] + costs.drain_ffs
             + costs.routed_ffs * array.assignment.is_routed) * multipliers
            + costs.lane_ffs * array.lanes + costs.fixed_ffs + costs.bit_ffs * bits)
+    dsps = multipliers + costs.lane_dsps * array.lanes
+    if spec.encoder:
+        more_luts, more_ffs, more_dsps = encoder_costs(spec)
+        luts += LUTS_OF_FAMILY[family] * more_luts
+        ffs, dsps = ffs + more_ffs, dsps + more_dsps
     rams = used_urams = 0
-    for name, (width, depth) in memories(spec).items():
+    for name, (width, depth, count) in memories(spec).items():
         in_urams = URAM288.blocks(width, depth)
-        if name == "activations" and in_urams <= urams:
-            used_urams = in_urams
+        if name in ("activations", "side bank") and used_urams + in_urams <= urams:
+            used_urams += in_urams
         elif depth <= LUTRAM_DEPTH:
-            luts += width
+            luts += width * count
         else:
-            rams += kind.blocks(width, depth)
-    return {"luts": round(luts), "ffs": round(ffs),
-            "dsps": round(multipliers + costs.lane_dsps * array.lanes),
-            "rams": rams, "urams": used_urams,
-            "memory_bits": sum(width * depth for width, depth in memories(spec).values())}
+            rams += kind.blocks(width, depth, count)
+    return {"luts": round(luts), "ffs": round(ffs), "dsps": round(dsps), "rams": rams, "urams": used_urams,
+            "memory_bits": sum(width * depth * count for width, depth, count in memories(spec).values())}
