@@ -124,6 +124,40 @@ class Training(Section):
     saves: int = Field(1, ge=1)
 
 
+class Distillation(Section):
+    """A dense model that the pruned one learns from in every pruning stage.
+
+    The loss is the sum of its parts times their weights, see :mod:`compressor.distillation`; a part with
+    weight 0 costs nothing. The defaults are those of MLPruning (S3).
+
+    Parameters
+    ----------
+    teacher : str
+        "dense": the model as it is when pruning begins, after the recipe's own dense stage. Otherwise the
+        directory of a model that was fine-tuned on the task; it may have a multiple of the layers.
+    labels : float
+        Weight of the task's own loss.
+    logits, temperature : float
+        Weight and T of the loss on logits.
+    hidden, attention : float
+        Weights of the losses on hidden states and on attention maps (after dropout, as the model returns
+        them).
+    """
+
+    teacher: str = "dense"
+    labels: float = Field(0.1, ge=0)
+    logits: float = Field(0.9, ge=0)
+    temperature: float = Field(2.0, gt=0)
+    hidden: float = Field(0.9, ge=0)
+    attention: float = Field(0.9, ge=0)
+
+    @model_validator(mode="after")
+    def _has_parts(self):
+        if not (self.logits or self.hidden or self.attention):
+            raise ValueError("one of logits, hidden and attention must be above 0")
+        return self
+
+
 class _Stage(Section):
     epochs: Epochs
     learning_rate: Rate | None = None

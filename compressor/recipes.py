@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from compressor.recipe_sections import (
     STAGE_ORDER,
+    Distillation,
     PatternStructure,
     Pool,
     Section,
@@ -44,6 +45,7 @@ class Recipe(Section):
     structure: Structure = PatternStructure(kind="pattern")
     pool: Pool = Pool()
     training: Training = Training()
+    distillation: Distillation | None = None
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

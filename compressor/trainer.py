@@ -1,19 +1,28 @@
 """The trainer: a ``transformers.Trainer`` that runs the stages of a recipe in one exact, resumable run."""
 
+import copy
 import math
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from compressor.activation_norms import input_norms
 from compressor.admm import rate_budget_warning
+from compressor.distillation import Distiller, load_teacher
 from compressor.sampling import LengthGroupedSampler
 from compressor.schedule import Schedule
-from compressor.stages import STATE_FILE, CheckpointError, StageState
+from compressor.stage_callback import StageCallback, latest_checkpoint
+from compressor.stages import CheckpointError, StageState
 
 INTERVALS_WANTED = 10
 """ADMM intervals below which accuracy suffers (S1, section 4.3)."""
+
+DENSE_TEACHER = "dense"
+"""Name of the teacher that is the model itself, before pruning."""
+
+FUSED_ATTENTION = ("sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+"""Attention implementations that return no attention maps."""
 
 NORM_ROWS = 256
 """Training rows on which the inputs of error-aware projections are measured."""
@@ -84,7 +93,10 @@ class CompressionTrainer(Trainer):
         self._resumed_from = None
         self._dense_evaluation = False
         self._penalty_norms = []
-        self.add_callback(_StageCallback(self))
+        self.distiller = None
+        if recipe.distillation:
+            self._prepare_distillation()
+        self.add_callback(StageCallback(self))
 
     @property
     def span(self):
@@ -115,6 +127,58 @@ class CompressionTrainer(Trainer):
                                                                                           rows))])
                    for start in range(0, rows, batch))
         return input_norms(self.model, self.stages.targets, batches)
+
+    def _prepare_distillation(self):
+        teacher = self.recipe.distillation.teacher
+        if self.recipe.distillation.attention and self.model.config._attn_implementation in FUSED_ATTENTION:
+            # A fused kernel returns no attention maps; the model's files do not name the kernel.
+            self.model.set_attn_implementation("eager")
+        if teacher != DENSE_TEACHER:
+            self._start_distillation(load_teacher(teacher, self.model))
+
+    def _start_distillation(self, teacher):
+        if self.recipe.distillation.attention:
+            teacher.set_attn_implementation("eager")
+        self.distiller = Distiller(teacher, self.model, self.recipe.distillation)
+
+    def keep_teacher(self):
+        """Make the model as it is the teacher, and save it once, beside the checkpoints."""
+        if self.args.should_save:
+            self.model.save_pretrained(self._teacher_folder)
+        self._start_distillation(copy.deepcopy(self.accelerator.unwrap_model(self.model)))
+
+    @property
+    def _teacher_folder(self):
+        return Path(self.args.output_dir) / "teacher"
+
+    def restore(self, checkpoint):
+        """Load the stages' state from a checkpoint, and the teacher if pruning has begun."""
+        self.stages.load(checkpoint)
+        if self.recipe.distillation and self.distiller is None and self.stages.is_pruning:
+            try:
+                teacher = load_teacher(self._teacher_folder, self.model)
+            except ValueError as error:
+                raise CheckpointError(f"{self._teacher_folder}: the teacher is lost: {error}") from error
+            self._start_distillation(teacher)
+
+    def _distils(self, inputs):
+        """Whether the loss of these inputs is against the teacher: not while evaluating on labels."""
+        return (self.distiller is not None and self.span.stage.method != "dense"
+                and (self.model.training or "labels" not in inputs))
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The task's loss; while distilling, the one against the teacher."""
+        if not self._distils(inputs):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(**inputs, **self.distiller.wanted)
+        loss = self.distiller.loss(outputs, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs, *args, **kwargs):
+        """Trainer's log; beside a mean loss stand its parts."""
+        if "loss" in logs and self.distiller is not None:
+            logs = logs | {f"distillation_{name}": value for name, value in self.distiller.report().items()}
+        super().log(logs, *args, **kwargs)
 
     def train(self, resume_from_checkpoint=None, **kwargs):
         """Run the recipe; ``resume_from_checkpoint`` is a checkpoint folder, or True for the latest.
@@ -199,61 +263,3 @@ class CompressionTrainer(Trainer):
             metrics |= {key: value for key, value in record.items()
                         if key.startswith("eval_") and not key.endswith(("_runtime", "_per_second"))}
         return metrics
-
-
-class _StageCallback(TrainerCallback):
-    """Ties the stages to the trainer's steps."""
-
-    def __init__(self, trainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if self.trainer._resumed_from is not None:
-            self.trainer.stages.load(self.trainer._resumed_from)
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        trainer = self.trainer
-        if trainer.row_order is not None:
-            trainer.row_order.epoch = state.global_step // trainer.steps_per_epoch
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        trainer = self.trainer
-        logs = trainer.stages.enter(trainer.span.stage, trainer.optimizer)
-        if logs:
-            trainer.log(logs)
-        trainer.stages.before_forward(trainer.span.stage, state.global_step - trainer.span.start)
-
-    def on_optimizer_step(self, args, state, control, **kwargs):
-        trainer = self.trainer
-        trainer.stages.after_optimizer_step(trainer.span.stage,
-                                            trainer.schedule.relative_rate(state.global_step))
-
-    def on_step_end(self, args, state, control, **kwargs):
-        trainer = self.trainer
-        step = state.global_step
-        span = trainer.schedule.span_at(step - 1)
-        done = step - span.start
-        if span.stage.method == "admm" and done % span.stage.interval_steps(span.steps) == 0:
-            trainer.close_interval()
-        if span.stage.method == "sr_ste" and (done % args.logging_steps == 0 or step == span.end):
-            trainer.close_window()
-        training = trainer.recipe.training
-        control.should_evaluate |= (trainer.eval_dataset is not None
-                                    and trainer.schedule.is_due(step, training.evaluations))
-        control.should_save |= trainer.schedule.is_due(step, training.saves)
-        if trainer.stop_requested:
-            control.should_save = control.should_training_stop = True
-
-    def on_save(self, args, state, control, **kwargs):
-        if args.should_save:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self.trainer.stages.save(folder)
-
-
-def latest_checkpoint(folder):
-    """The newest complete checkpoint folder; CheckpointError if there is none."""
-    complete = [path for path in Path(folder).glob("checkpoint-*")
-                if (path / STATE_FILE).is_file() and path.name.split("-")[1].isdigit()]
-    if not complete:
-        raise CheckpointError(f"{folder}: no complete checkpoint to resume from")
-    return str(max(complete, key=lambda path: int(path.name.split("-")[1])))

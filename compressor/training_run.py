@@ -27,9 +27,10 @@ from compressor.model_dir import (
 )
 from compressor.progress import JsonLog, ProgressBar, say
 from compressor.recipes import Recipe, RecipeError
+from compressor.stage_callback import latest_checkpoint
 from compressor.tasks import compute_metrics
 from compressor.tiny_model import build_tiny_model, label_config
-from compressor.trainer import CompressionTrainer, latest_checkpoint, training_arguments
+from compressor.trainer import DENSE_TEACHER, CompressionTrainer, training_arguments
 
 CHECKPOINTS = "checkpoints"
 TINY = "tiny"
@@ -73,6 +74,7 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
     transformers_logging.disable_progress_bar()
     out = Path(out)
     checkpoint = _prepare_output(out, recipe, resume=resume, overwrite=overwrite)
+    check_teacher(recipe)
     given = given_structure(recipe, model_name)
     model, tokenizer = load_model(checkpoint or model_name, data, recipe)
     out.mkdir(parents=True, exist_ok=True)
@@ -94,6 +96,14 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
                     metrics=metrics)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return RunResult(finished=True, metrics=metrics, **result)
+
+
+def check_teacher(recipe):
+    """RecipeError if the recipe's own dense model is to teach a task that it was never trained on."""
+    section = recipe.distillation
+    if section and section.teacher == DENSE_TEACHER and recipe.stages[0].method != "dense":
+        raise RecipeError("distillation: {teacher: dense} needs a dense stage, which trains it on the task; "
+                          "add one, or name the directory of a fine-tuned model as teacher")
 
 
 def given_structure(recipe, model_name):

@@ -29,17 +29,13 @@ from compressor.model_dir import (
     write_model_dir,
 )
 from compressor.recipes import Recipe
-from compressor.stages import STATE_FILE, StageState
+from compressor.stage_callback import latest_checkpoint
+from compressor.stages import STATE_FILE, CheckpointError, StageState
 from compressor.structures import Dense, Pattern
 from compressor.targets import target_layers
 from compressor.tasks import compute_metrics, load_task
 from compressor.tiny_model import build_tiny_model
-from compressor.trainer import (
-    CheckpointError,
-    CompressionTrainer,
-    latest_checkpoint,
-    training_arguments,
-)
+from compressor.trainer import CompressionTrainer, training_arguments
 from compressor.training_run import run_training
 
 

@@ -1,0 +1,68 @@
+"""When the trainer calls the stages: at the beginning and the end of steps, epochs and checkpoints."""
+
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from compressor.stages import STATE_FILE, CheckpointError
+
+
+class StageCallback(TrainerCallback):
+    """Ties the stages of a :class:`compressor.trainer.CompressionTrainer` to its steps."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer._resumed_from is not None:
+            self.trainer.restore(self.trainer._resumed_from)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        trainer = self.trainer
+        if trainer.row_order is not None:
+            trainer.row_order.epoch = state.global_step // trainer.steps_per_epoch
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        trainer = self.trainer
+        if trainer.recipe.distillation and trainer.distiller is None and trainer.span.stage.method != "dense":
+            trainer.keep_teacher()
+        logs = trainer.stages.enter(trainer.span.stage, trainer.optimizer)
+        if logs:
+            trainer.log(logs)
+        trainer.stages.before_forward(trainer.span.stage, state.global_step - trainer.span.start)
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        trainer = self.trainer
+        trainer.stages.after_optimizer_step(trainer.span.stage,
+                                            trainer.schedule.relative_rate(state.global_step))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        trainer = self.trainer
+        step, log_due = state.global_step, control.should_log
+        span = trainer.schedule.span_at(step - 1)
+        done = step - span.start
+        if span.stage.method == "admm" and done % span.stage.interval_steps(span.steps) == 0:
+            trainer.close_interval()
+        if span.stage.method == "sr_ste" and (done % args.logging_steps == 0 or step == span.end):
+            trainer.close_window()
+        control.should_log = log_due  # logging an interval takes the loss's own log for done
+        training = trainer.recipe.training
+        control.should_evaluate |= (trainer.eval_dataset is not None
+                                    and trainer.schedule.is_due(step, training.evaluations))
+        control.should_save |= trainer.schedule.is_due(step, training.saves)
+        if trainer.stop_requested:
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args, state, control, **kwargs):
+        if args.should_save:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            self.trainer.stages.save(folder)
+
+
+def latest_checkpoint(folder):
+    """The newest complete checkpoint folder; CheckpointError if there is none."""
+    complete = [path for path in Path(folder).glob("checkpoint-*")
+                if (path / STATE_FILE).is_file() and path.name.split("-")[1].isdigit()]
+    if not complete:
+        raise CheckpointError(f"{folder}: no complete checkpoint to resume from")
+    return str(max(complete, key=lambda path: int(path.name.split("-")[1])))
