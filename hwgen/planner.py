@@ -17,7 +17,7 @@ from hwgen.plan import AttentionPlan, LayerPlan, Plan, PlanError, with_configura
 from hwgen.program import linear_buffer_words
 from hwgen.resource_model import modelled_resources
 from rtl_templates.array_spec import AcceleratorSpec, Accumulation, ArraySpec, EncoderSpec, PoolStorage
-from rtl_templates.key_source import KeySourceSpec
+from rtl_templates.encoder_units import EncoderUnitSpecs
 from rtl_templates.slot_assignment import SIZE, SlotAssignment
 from rtl_templates.word_format import token_groups, word_bits
 
@@ -208,7 +208,6 @@ class _Model:
         """Sizes that the encoder's program and its on-chip tiles need."""
         array, plans = sizes["array"], self.layer_plans(sizes["array"].units)
         parts = block_parts("dense", array.assignment.slots)
-        # Checks that rows of tiles and lanes fit together, before anything is divided by them.
         key_columns = max(attention.key_size for attention in self.attention) // SIZE
         columns = max(key_columns, token_groups(tokens, array.lanes) * array.lanes // SIZE)
         column_bits = max(sizes["column_bits"], (columns - 1).bit_length())
@@ -220,8 +219,9 @@ class _Model:
         result = {"activation_words": main_words, "column_bits": column_bits, "encoder": encoder,
                   "tile_ksteps": max(sizes["tile_ksteps"], parts * columns),
                   "program_depth": 1 << (descriptors - 1).bit_length()}
-        spec = AcceleratorSpec(**{**sizes, **result})
-        KeySourceSpec(array=array, tiles=spec.tiles, columns=columns, address_bits=32)
+        units = EncoderUnitSpecs(AcceleratorSpec(**{**sizes, **result}))
+        for unit in ("keys", "softmax", "transposer", "norm", "gelu"):
+            getattr(units, unit)  # its spec refuses sizes that it cannot serve
         return result
 
     def _map_entries(self):

@@ -81,11 +81,15 @@ def random_bundle(hidden=64, layers=2, heads=4, ffn=256, structure="pattern", po
 
 
 def random_encoder_bundle(hidden=32, layers=2, heads=4, ffn=64, structure="pattern", pool=None,
-                          map_pruning=False, outliers=True, seed=0, max_tokens=16):
+                          map_pruning=False, outliers=True, absent_blocks=0.0, head_counts=None,
+                          ffn_sizes=None, seed=0, max_tokens=16):
     """A random, checked bundle with operators: a random BERT, pruned and quantized as a whole.
 
     Parameters
     ----------
+    head_counts, ffn_sizes : sequence of int, optional
+        Heads that are left in each layer, of hidden / heads channels, and its feed-forward size: a model
+        with heads and rows removed.
     map_pruning : bool
         Prune attention maps with the pool's first 8 patterns.
     outliers : bool
@@ -102,15 +106,19 @@ def random_encoder_bundle(hidden=32, layers=2, heads=4, ffn=64, structure="patte
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BertForSequenceClassification(config).eval()
+        _resize(model.bert, head_counts or [heads] * layers, ffn_sizes or [ffn] * layers)
         for parameter in model.bert.encoder.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
-    structure_of = {}
+    structure_of, rng = {}, np.random.default_rng(seed)
     for index in range(layers):
         for role in ROLES:
             name = layer_name(index, role)
             chosen = structures[MIXED[role] if structure == "mixed" else structure]
             linear = model.bert.get_submodule(name)
-            linear.weight.data = chosen.project(linear.weight.data)[0]
+            blocks = to_blocks(linear.weight.data.numpy())
+            blocks = blocks * (rng.random(len(blocks)) >= absent_blocks)[:, None]
+            weight = torch.tensor(from_blocks(blocks, linear.weight.shape), dtype=torch.float32)
+            linear.weight.data = chosen.project(weight)[0]
             structure_of[name] = chosen
     if outliers:
         model.bert.encoder.layer[0].intermediate.dense.bias.data[5] = 14
@@ -153,6 +161,25 @@ def random_batches(bundle, batches=1, sentences=2, tokens=8, seed=0):
     for _ in range(batches):
         ids = rng.integers(5, bundle.model["config"]["vocab_size"], (sentences, tokens)) * mask
         yield {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+def _resize(bert, head_counts, ffn_sizes):
+    """Replace the linear layers of layers with other numbers of heads or neurons."""
+    hidden, size = bert.config.hidden_size, bert.config.hidden_size // bert.config.num_attention_heads
+
+    def linear(rows, inner):
+        layer = torch.nn.Linear(inner, rows)
+        torch.nn.init.normal_(layer.weight, std=bert.config.initializer_range)
+        return layer
+
+    for layer, heads, ffn in zip(bert.encoder.layer, head_counts, ffn_sizes, strict=True):
+        attention = layer.attention.self
+        if heads * size != attention.query.out_features:
+            for name in ("query", "key", "value"):
+                setattr(attention, name, linear(heads * size, hidden))
+            layer.attention.output.dense = linear(hidden, heads * size)
+        if ffn != layer.intermediate.dense.out_features:
+            layer.intermediate.dense, layer.output.dense = linear(ffn, hidden), linear(hidden, ffn)
 
 
 def _random_weight(rng, shape, structure, absent_blocks):

@@ -38,14 +38,14 @@ from tests.bundles import random_bundle
 
 def make_roberta(vocabulary):
     return RobertaForSequenceClassification(RobertaConfig(
-        vocab_size=vocabulary, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=64, max_position_embeddings=25, pad_token_id=0, initializer_range=0.2,
+        vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=256, max_position_embeddings=25, pad_token_id=0, initializer_range=0.2,
         **label_config(TASK)))
 
 
 def make_distilbert(vocabulary):
     return DistilBertForSequenceClassification(DistilBertConfig(
-        vocab_size=vocabulary, dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=24,
+        vocab_size=vocabulary, dim=64, n_layers=2, n_heads=4, hidden_dim=256, max_position_embeddings=24,
         initializer_range=0.2, **label_config(TASK)))
 
 
@@ -150,7 +150,7 @@ def test_other_architectures_become_bundles_and_models_again(architecture, tmp_p
     bundle = export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS, validation=ROWS[:20])
     assert bundle.model["architecture"] == architecture
     assert list(bundle.layers)[6] == "encoder.layer.1.attention.self.query"
-    assert bundle.model["config"]["hidden_size"] == 32
+    assert bundle.model["config"]["hidden_size"] == 64
     quantized = bundle.layers["encoder.layer.1.intermediate.dense"]
     own = dict(model.base_model.named_modules())[ARCHITECTURES[architecture].module_path(quantized.name)]
     assert own is list(target_layers(model).values())[10].module

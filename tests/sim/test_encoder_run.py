@@ -14,20 +14,28 @@ from compressor.structures import Pattern
 from hwgen.cli import main
 from hwgen.packaging import build
 from hwgen.planner import PlanRequest
+from rtl_templates.array_spec import PoolStorage
 from sim.encoder_run import EncoderBench, EncoderRequest, simulate_encoder
 from sim.evaluation import evaluate
 from sim.harness import MemoryTiming
 from sim.open_build import open_build
 from tests.compressor.test_export import ROWS, TASK, make_model_dir
+from tests.sim.encoder_campaign import run_build
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A build of a small classifier for 16 tokens."""
     folder = tmp_path_factory.mktemp("encoder")
-    make_model_dir(folder / "model", Pattern(build_pool("reed_muller")))
+    return build_classifier(folder, "bert")
+
+
+def build_classifier(folder, architecture):
+    """Weights, pool and program are loaded at run time, so that models of one shape share their Verilog."""
+    make_model_dir(folder / "model", Pattern(build_pool("reed_muller")), architecture)
     export(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS[:16])
-    build(folder / "pruned.pt", folder / "build", PlanRequest(rows=2, lanes=8, tokens=16))
+    build(folder / "pruned.pt", folder / "build",
+          PlanRequest(rows=2, lanes=8, tokens=16, storage=PoolStorage.RAM))
     return open_build(folder / "build")
 
 
@@ -37,6 +45,14 @@ def test_every_word_of_every_layer(built, tokens, stalls):
         limit=3, tokens=tokens, every_layer=True, sequences=2, timing=MemoryTiming(stalls=stalls)))
     assert result.passed, result.first_mismatch
     assert result.words == 3 * 2 * 2 * 16  # sequences, layers, token groups, words of 64 channels
+
+
+@pytest.mark.parametrize(("tokens", "stalls"), [(16, 0), (1, 3), (2, 0), (13, 4)])
+def test_any_length_and_any_input(built, tokens, stalls):
+    """A slice of the campaign: lengths 0 to all, extreme inputs, random waits."""
+    totals = run_build(built, seed=tokens, tokens=tokens, sequences=7, stalls=stalls)
+    assert totals.words == 7 * 2 * -(-tokens // 8) * 16
+    assert (totals.mismatches, totals.unpredicted) == (0, 0), totals
 
 
 def test_rows_of_the_task(built, tmp_path):
@@ -54,16 +70,17 @@ def test_rows_of_the_task(built, tmp_path):
     assert 0 <= found["accuracy_float"] <= 1
 
 
-@pytest.mark.parametrize("architecture", ["distilbert", pytest.param("roberta", marks=pytest.mark.nightly)])
-def test_rows_of_the_task_in_other_architectures(architecture, tmp_path):
-    make_model_dir(tmp_path / "model", Pattern(build_pool("reed_muller")), architecture)
-    export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:16])
-    build(tmp_path / "pruned.pt", tmp_path / "build", PlanRequest(rows=2, lanes=4, tokens=16))
+@pytest.mark.parametrize("architecture", ["distilbert", "roberta"])
+def test_rows_of_the_task_in_other_architectures(architecture, built, tmp_path):
+    """Models of the same shape run on the same Verilog."""
+    other = build_classifier(tmp_path, architecture)
+    assert other.verilog.read_bytes() == built.verilog.read_bytes()
+    shutil.copytree(built.directory / "sim", other.directory / "sim", dirs_exist_ok=True)
     result = CliRunner().invoke(main, ["eval", str(tmp_path / "build"), "--data", "synthetic", "--limit", "4",
                                        "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    assert found["words"] == 4 * 4 * 8  # rows, token groups, words of 32 channels
+    assert found["words"] == 4 * 2 * 16  # rows, token groups, words of 64 channels
     assert found["word_mismatches"] == found["prediction_mismatches"] == 0
 
 
