@@ -33,7 +33,7 @@ from compressor.layer_weights import (
     pack_block_mask,
     unpack_block_mask,
 )
-from compressor.operator_checks import check_operators
+from compressor.operator_checks import check_maps, check_operators
 from compressor.pools import PatternPool, PoolError
 
 __all__ = ["Bundle", "BundleError", "LayerWeights", "check_bundle", "load_bundle", "save_bundle"]
@@ -92,6 +92,21 @@ class Bundle:
         values = self.operators.get(folding_path(name))
         return Folding.of(self.layers[name].weight.shape) if values is None else Folding.from_dict(values)
 
+    @property
+    def attention_maps(self):
+        """How attention maps are pruned: plain values, None if they are whole.
+
+        ``layers`` that prune; ``patterns``: number, all of them the pool's; ``power`` of the rule;
+        ``padded_tokens``: sentence length, padding included. Blocks begin at token 0, so that the padding
+        changes no valid token.
+        """
+        layers = self.encoder.layers if self.operators else ()
+        prunings = [layer.attention.pruning for layer in layers if layer.attention.pruning is not None]
+        if not prunings:
+            return None
+        return {"layers": len(prunings), "patterns": len(prunings[0].patterns), "power": prunings[0].power,
+                "padded_tokens": self.model["max_tokens"]}
+
     @cached_property
     def weights(self):
         """Weights of all linear layers: number, pruned ones included."""
@@ -113,6 +128,8 @@ def check_bundle(bundle):
     check_encoder(bundle.layers, bundle.model["config"])
     _check_host(bundle.host)
     check_operators(bundle.operators, bundle.layers, bundle.model["config"])
+    if bundle.operators:
+        check_maps(bundle.encoder, bundle.pool)
     for section in ("recipe", "metrics"):
         if type(getattr(bundle, section)) is not dict:
             fail(section, f"is {type(getattr(bundle, section)).__name__}", "a dict is required")

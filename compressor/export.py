@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from transformers import AutoModelForSequenceClassification
 
+from compressor.attention_maps import map_pruning_of, set_map_pruning
 from compressor.bundle import Bundle, save_bundle
 from compressor.calibration import calibrate_linears
 from compressor.encoder_quantization import calibrate_encoder, quantize_encoder, to_tensors
 from compressor.golden_model import GoldenModel
 from compressor.layer_weights import ROLES, layer_name
-from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, check_model, read_compression
-from compressor.pools import build_pool
+from compressor.map_pool import prune_maps
+from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, load_model_dir
+from compressor.pools import PatternPool, PoolError, build_pool
 from compressor.quantization import quantize_layer
 from compressor.quantized_model import to_quantized_model
 from compressor.reload import (
@@ -24,7 +25,6 @@ from compressor.reload import (
     encode,
     layer_parameter,
     linear_layer,
-    load_tokenizer,
     module_path,
 )
 from compressor.structures import StructureError
@@ -35,7 +35,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 """Files of a model directory that rebuild its tokenizer; those that are there go into the bundle."""
 
 
-def export(model_dir, out, *, task, rows, validation=None, methods=None, note=None):
+def export(model_dir, out, *, task, rows, validation=None, methods=None, attention_maps=None,
+           note=None):
     """Quantize the model that ``compress train`` left in a directory, and write its bundle.
 
     Parameters
@@ -53,6 +54,9 @@ def export(model_dir, out, *, task, rows, validation=None, methods=None, note=No
     methods : compressor.calibration.Methods, optional
         Quantize the linear layers alone, with scales from these methods. Without them the whole encoder
         is quantized: linear layers, softmax, GELU and LayerNorm.
+    attention_maps : bool, optional
+        True: prune attention maps, with patterns chosen on ``rows`` if the model was trained without; False:
+        leave them whole. As the model was trained unless given.
     note : function of a str, optional
         Called with one line before each long step.
 
@@ -73,24 +77,33 @@ def export(model_dir, out, *, task, rows, validation=None, methods=None, note=No
     if task.labels != info.labels:
         raise ModelDirError(f"{model_dir}: the model has labels {', '.join(info.labels) or 'none'}, "
                             f"but task {task.name} has {', '.join(task.labels) or 'none'}")
+    batches = list(_batches(tokenizer, task, rows, info.max_tokens))
+    maps = {}
+    if attention_maps is False:
+        set_map_pruning(model, None)
+    elif attention_maps and info.map_pruning is None:
+        note(f"choosing patterns of attention maps on {len(rows)} rows of {task.name}")
+        maps = _prune_maps(model, batches, info, model_dir)
+    pruning = map_pruning_of(model)[0]
+    if pruning is not None and methods:
+        raise ModelDirError(f"{model_dir}: attention maps are pruned where the whole encoder is quantized; "
+                            "add --no-attention-maps, or leave out --linear-only")
     note(f"calibrating on {len(rows)} rows of {task.name}")
-    batches = _batches(tokenizer, task, rows, info.max_tokens)
     if methods:
         layers, operators = quantize_layers(model, calibrate_linears(model, batches, methods=methods),
                                             info.structure_of), {}
     else:
-        quantized = _quantize_encoder(model, batches, info, model_dir)
+        quantized = _quantize_encoder(model, batches, info, model_dir, pruning)
         layers, operators = quantized.layers, to_tensors(quantized.operators)
     bundle = Bundle(
         model={"architecture": names.name, "config": names.plain_config(model.config), "task": info.task,
                "labels": list(info.labels), "max_tokens": info.max_tokens},
-        # A model without patterns carries the default pool: the format always has one.
-        pool=info.pool or build_pool("reed_muller"),
+        pool=info.pool or _unused_pool(pruning),
         layers=layers, operators=operators,
         host={"state_dict": _host_state(model), "tokenizer": _tokenizer_files(model_dir)},
         recipe=_read_plain(Path(model_dir) / RECIPE_FILE, yaml.safe_load),
         metrics={"training": _read_plain(Path(model_dir) / METRICS_FILE, json.loads),
-                 "calibration": {"rows": len(rows), **(methods.to_plain() if methods else {})}})
+                 "calibration": {"rows": len(rows), **maps, **(methods.to_plain() if methods else {})}})
     if validation:
         note(f"comparing float and quantized model on {len(validation)} rows")
         compared = compare_quantized(bundle, task, validation, tokenizer, model)
@@ -150,12 +163,28 @@ def _logits(model, batch):
     return model(**batch).logits.numpy()
 
 
-def _quantize_encoder(model, batches, info, model_dir):
+def _prune_maps(model, batches, info, model_dir):
+    try:
+        pruning, kept = prune_maps(model, batches, weight_pool=info.pool)
+    except PoolError as error:
+        raise ModelDirError(f"{model_dir}: {error}") from error
+    return {"map_patterns": len(pruning.patterns), "map_retained_weights": kept}
+
+
+def _unused_pool(pruning):
+    """Pool of a model whose weights have no patterns: the maps', or the default one; the format has one."""
+    if pruning is None:
+        return build_pool("reed_muller")
+    return PatternPool(patterns=pruning.patterns, keep=int(pruning.patterns[0].sum()))
+
+
+def _quantize_encoder(model, batches, info, model_dir, pruning):
     names = [layer_name(index, role) for index in range(model.config.num_hidden_layers) for role in ROLES]
     try:
         return quantize_encoder(model, calibrate_encoder(model, batches),
                                 structure_of={name: info.structure_of(module_path(model, name))
-                                              for name in names})
+                                              for name in names},
+                                map_pruning=pruning)
     except StructureError as error:
         raise ModelDirError(f"{model_dir}: {error}") from error
     except ValueError as error:
@@ -164,18 +193,12 @@ def _quantize_encoder(model, batches, info, model_dir):
 
 
 def _load_model_dir(model_dir):
-    info = read_compression(model_dir)
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(model_dir, local_files_only=True)
-        names = architecture_of(model)
-        tokenizer = load_tokenizer(model_dir, model.config)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelDirError(f"{model_dir}: {' '.join(str(error).split())[:300]}") from error
+    model, tokenizer, info = load_model_dir(model_dir)
+    names = architecture_of(model)
     positions = names.positions(names.plain_config(model.config))
     if info.max_tokens > positions:
         raise ModelDirError(f"{model_dir}: max_tokens is {info.max_tokens}; the model has "
                             f"{positions} positions")
-    check_model(model, info)
     return model.float().eval(), tokenizer, info
 
 

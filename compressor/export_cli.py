@@ -19,11 +19,13 @@ import click
               help="Validation rows on which the quantized model is compared; 0 skips it.")
 @click.option("--linear-only", is_flag=True,
               help="Quantize the linear layers alone; softmax, GELU and LayerNorm stay in float.")
+@click.option("--attention-maps/--no-attention-maps", default=None,
+              help="Prune attention maps, or leave them whole.  [default: as the model was trained]")
 @click.option("--input-method", help="Calibration of layer inputs: max, mse, percentile:99.99.")
 @click.option("--output-method", help="Calibration of layer outputs: max, mse, percentile:99.99.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
-def export(model_dir, out, task, data, rows, validation_rows, linear_only, input_method, output_method,
-           threads):
+def export(model_dir, out, task, data, rows, validation_rows, linear_only, attention_maps, input_method,
+           output_method, threads):
     """Quantize the model in MODEL_DIR and write it as a bundle."""
     import torch
     from transformers.utils import logging as transformers_logging
@@ -47,6 +49,7 @@ def export(model_dir, out, task, data, rows, validation_rows, linear_only, input
         first_split = next(iter(task_data.validation.values()))
         bundle = export_model(model_dir, out, task=task_data.task, rows=task_data.train,
                               validation=first_split[:validation_rows], methods=methods or None,
+                              attention_maps=attention_maps,
                               note=lambda line: click.echo(line, err=True))
     except (ValueError, OSError) as error:  # BundleError, ModelDirError, TaskError: all say one line
         raise click.ClickException(str(error)) from error
@@ -101,7 +104,8 @@ def summary(bundle):
             "keep": bundle.pool.keep, "balance": bundle.pool.balance,
             "row_balanced": bundle.pool.is_row_balanced, "weights": bundle.weights,
             "kept_weights": bundle.kept_weights,
-            "accumulator_bits": max(layer.linear.accumulator_bits for layer in layers)}
+            "accumulator_bits": max(layer.linear.accumulator_bits for layer in layers),
+            "attention_maps": bundle.attention_maps}
 
 
 def report(path, values):
@@ -113,4 +117,9 @@ def report(path, values):
                f"patterns, keep {values['keep']} of 16, balance {values['balance']}")
     click.echo(f"weights kept: {values['kept_weights']:,} of {values['weights']:,} "
                f"({100 * values['kept_weights'] / values['weights']:.1f} %)")
+    maps = values["attention_maps"]
+    if maps:
+        click.echo(f"attention maps: pruned in {maps['layers']} layers with {maps['patterns']} patterns "
+                   f"of the pool, power {maps['power']}; 4x4 blocks from token 0, up to "
+                   f"{maps['padded_tokens']} tokens with padding")
     click.echo(f"widest accumulator: {values['accumulator_bits']} bits of 32")

@@ -1,6 +1,7 @@
 """The directory that ``compress train`` leaves: a plain Hugging Face model, and what was done to it.
 
-``from_pretrained`` loads it without this package; removed weights are true zeros. Beside the usual
+``from_pretrained`` loads it without this package; removed weights are true zeros. Attention maps are then
+whole: :func:`load_model_dir` prunes them as in training. Beside the usual
 files lie ``compression.json`` (structure of every linear layer), ``recipe.yaml``, ``metrics.json`` and
 ``train_log.jsonl``. Block indices are not stored: the structure finds them again in the weights.
 """
@@ -12,8 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from transformers import AutoModelForSequenceClassification
 
+from compressor.attention_maps import set_map_pruning
+from compressor.intops.map_pruning import IntegerMapPruning
 from compressor.pools import PatternPool
+from compressor.reload import architecture_of, load_tokenizer
 from compressor.structures import NM, Dense, Pattern, Unstructured
 from compressor.targets import target_layers
 
@@ -56,6 +61,8 @@ class CompressionInfo:
         What the pruned layers have; Dense if there are none.
     layers : dict of str to LayerInfo
         Every linear layer of the encoder, in execution order, by path relative to the encoder.
+    map_pruning : IntegerMapPruning or None
+        Patterns of attention maps and their power, for all layers; None if maps are whole.
     """
 
     task: str
@@ -63,6 +70,7 @@ class CompressionInfo:
     max_tokens: int
     structure: Dense | Pattern | NM | Unstructured
     layers: dict[str, LayerInfo]
+    map_pruning: IntegerMapPruning | None = None
 
     @property
     def pool(self):
@@ -74,13 +82,14 @@ class CompressionInfo:
         return Dense() if self.layers[name].structure == "dense" else self.structure
 
 
-def describe(model, *, structure, pruned, task, max_tokens):
+def describe(model, *, structure, pruned, task, max_tokens, map_pruning=None):
     """The CompressionInfo of a model whose layers named in ``pruned`` have ``structure``."""
     layers = {name: LayerInfo(role=target.role, shape=tuple(target.module.weight.shape),
                               structure=structure.name if name in pruned else "dense")
               for name, target in target_layers(model).items()}
     return CompressionInfo(task=task.name, labels=task.labels, max_tokens=max_tokens,
-                           structure=structure if pruned else Dense(), layers=layers)
+                           structure=structure if pruned else Dense(), layers=layers,
+                           map_pruning=map_pruning)
 
 
 def check_model(model, info):
@@ -137,6 +146,26 @@ def write_model_dir(folder, *, model, tokenizer, info, recipe, metrics):
     aside.rmdir()
 
 
+def load_model_dir(folder):
+    """Model, as it was trained (attention maps pruned if they were), tokenizer and CompressionInfo.
+
+    Raises
+    ------
+    ModelDirError
+        If the directory is damaged, or a layer does not have the structure that it says.
+    """
+    info = read_compression(folder)
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        architecture_of(model)  # refuses those whose tokens nobody knows
+        tokenizer = load_tokenizer(folder, model.config)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelDirError(f"{folder}: {' '.join(str(error).split())[:300]}") from error
+    check_model(model, info)
+    set_map_pruning(model, info.map_pruning)
+    return model, tokenizer, info
+
+
 def read_compression(folder):
     """The CompressionInfo of a model directory.
 
@@ -155,6 +184,9 @@ def read_compression(folder):
             raise ModelDirError(f"{path}: format {values['format']} version {values['schema_version']}; "
                                 f"this program reads {FORMAT} version {SCHEMA_VERSION}")
         structure = _structure_from_plain(values)
+        maps = values.get("attention_maps")
+        if maps is not None:
+            maps = IntegerMapPruning(patterns=_read_patterns(maps["patterns"]), power=maps["power"])
         layers = {name: LayerInfo(role=layer["role"], shape=tuple(layer["shape"]),
                                   structure=layer["structure"])
                   for name, layer in values["layers"].items()}
@@ -163,7 +195,8 @@ def read_compression(folder):
             raise ModelDirError(f"{path}: a layer has structure {min(odd)}, but the file describes "
                                 f"{structure.description}")
         return CompressionInfo(task=values["task"], labels=tuple(values["labels"]),
-                               max_tokens=values["max_tokens"], structure=structure, layers=layers)
+                               max_tokens=values["max_tokens"], structure=structure, layers=layers,
+                               map_pruning=maps)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ModelDirError):
             raise
@@ -174,24 +207,34 @@ def _structure_from_plain(values):
     # Patterns are recognized by their pool; other structures have a section of their own.
     pool, section = values["pool"], values.get("structure")
     if pool is not None:
-        patterns = np.array([[int(digit) for digit in pattern] for pattern in pool["patterns"]])
-        return Pattern(PatternPool(patterns=patterns, keep=pool["keep"], balance=pool["balance"]))
+        return Pattern(PatternPool(patterns=_read_patterns(pool["patterns"]), keep=pool["keep"],
+                                   balance=pool["balance"]))
     if section is None:
         return Dense()
     return _PARAMETRIC[section["kind"]](**{key: value for key, value in section.items() if key != "kind"})
 
 
 def _to_plain(info):
-    pool = info.pool and {
-        "patterns": ["".join(map(str, pattern)) for pattern in info.pool.patterns.tolist()],
-        "keep": info.pool.keep, "balance": info.pool.balance}
+    pool = info.pool and {"patterns": _plain_patterns(info.pool.patterns),
+                          "keep": info.pool.keep, "balance": info.pool.balance}
+    maps = info.map_pruning and {"patterns": _plain_patterns(info.map_pruning.patterns),
+                                 "power": info.map_pruning.power}
     section = None
     if info.structure.name in _PARAMETRIC:
         section = {"kind": info.structure.name, **asdict(info.structure)}
     return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "task": info.task,
             "labels": list(info.labels), "max_tokens": info.max_tokens, "pool": pool, "structure": section,
+            "attention_maps": maps,
             "layers": {name: {"role": layer.role, "shape": list(layer.shape),
                               "structure": layer.structure} for name, layer in info.layers.items()}}
+
+
+def _plain_patterns(patterns):
+    return ["".join(map(str, pattern)) for pattern in patterns.tolist()]
+
+
+def _read_patterns(lines):
+    return np.array([[int(digit) for digit in line] for line in lines], np.uint8)
 
 
 def _write_json(path, values):

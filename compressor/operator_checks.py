@@ -8,6 +8,7 @@ import torch
 from compressor.bundle_checks import BundleError, check_integer, check_keys, check_scale, fail
 from compressor.folding import folding_path
 from compressor.intops.encoder import LINEAR_PATHS, OPERATOR_PATHS, IntegerEncoder, layer_path
+from compressor.pools import MAP_KEEPS
 
 SCALES_PATH = "encoder"
 """Key of the scales at both ends of the encoder."""
@@ -56,6 +57,27 @@ def check_operators(operators, layers, config):
         IntegerEncoder.from_parts({name: layer.linear for name, layer in layers.items()}, operators)
     except ValueError as error:
         raise BundleError(f"operators: {error}") from error
+
+
+def check_maps(encoder, pool):
+    """Require that all layers that prune attention maps do it alike, with patterns of the pool.
+
+    The array decodes patterns of weights and of maps with one decoder.
+    """
+    pruned = {index: layer.attention.pruning for index, layer in enumerate(encoder.layers)
+              if layer.attention.pruning is not None}
+    for index, pruning in pruned.items():
+        where = f"operators.{layer_path(index)}.{OPERATOR_PATHS['attention'][0]}: map_patterns"
+        first = next(iter(pruned.values()))
+        if pruning.power != first.power or not np.array_equal(pruning.patterns, first.patterns):
+            fail(where, "differs from another layer's, or its power does", "all layers must have the same")
+        if not pool.serves_maps:
+            fail(where, f"has patterns, but the pool has balance {pool.balance!r} and keeps {pool.keep}",
+                 f"a row-balanced pool that keeps {' or '.join(map(str, MAP_KEEPS))} of 16 is required")
+        allowed = {pattern.tobytes() for pattern in pool.patterns}
+        for pattern in pruning.patterns:
+            if pattern.tobytes() not in allowed:
+                fail(where, f"has {''.join(map(str, pattern.tolist()))}", "patterns of the pool are allowed")
 
 
 def _check_layout(where, values, kind):

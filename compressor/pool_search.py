@@ -14,7 +14,7 @@ GREEDY_BLOCKS = 1500
 """Blocks that a search over all 12,870 patterns looks at: bounds its time and memory."""
 
 
-def _greedy(energy, candidates, size, chosen):
+def greedy(energy, candidates, size, chosen):
     """Add the candidate that raises the kept energy most, until ``size`` patterns are chosen."""
     chosen = list(chosen)
     best = np.zeros(len(energy), np.float32)
@@ -36,19 +36,19 @@ def _greedy(energy, candidates, size, chosen):
 def _build_reed_muller(energy, candidates, size, keep, balance, rng):
     words = reed_muller_patterns(balance)
     if size <= len(words):
-        return _greedy(energy, words, size, [])
-    return _greedy(energy, candidates, size, words)
+        return greedy(energy, words, size, [])
+    return greedy(energy, candidates, size, words)
 
 
 def _build_greedy(energy, candidates, size, keep, balance, rng):
-    return _greedy(energy[:GREEDY_BLOCKS], candidates, size, [])
+    return greedy(energy[:GREEDY_BLOCKS], candidates, size, [])
 
 
 def _build_frequency(energy, candidates, size, keep, balance, rng):
     best = _top_positions(energy, keep, balance)
     seen, counts = np.unique(masks_of_patterns(best), return_counts=True)
     most = seen[np.argsort(-counts, kind="stable")[:size]]
-    return _greedy(energy[:GREEDY_BLOCKS], candidates, size, patterns_of_masks(most))
+    return greedy(energy[:GREEDY_BLOCKS], candidates, size, patterns_of_masks(most))
 
 
 def _build_kmeans(energy, candidates, size, keep, balance, rng, starts=4, rounds=8):

@@ -19,6 +19,9 @@ POOL_MAX = 256
 BUILDERS = (*pool_search.BUILDERS, "file")
 """Names of the pool builders."""
 
+MAP_KEEPS = (4, 8, 16)
+"""Kept positions of a row-balanced pool whose patterns attention maps may use: rows of 1, 2 or 4 slots."""
+
 SAMPLE_BLOCKS = 6000
 """Blocks that the data-driven builders look at; more does not change the pools measurably."""
 
@@ -94,6 +97,11 @@ class PatternPool:
         """Whether every row of every pattern has the same number of ones."""
         rows = self.patterns.reshape(-1, BLOCK, BLOCK).sum(axis=2)
         return bool((rows == rows[0, 0]).all())
+
+    @property
+    def serves_maps(self):
+        """Whether attention maps may use its patterns: every row must fill the slots of the array."""
+        return self.is_row_balanced and self.keep in MAP_KEEPS
 
     def __eq__(self, other):
         if not isinstance(other, PatternPool):

@@ -18,8 +18,10 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from compressor.pools import MAP_KEEPS
 from compressor.recipe_sections import (
     STAGE_ORDER,
+    AttentionMaps,
     Distillation,
     PatternStructure,
     Pool,
@@ -44,6 +46,7 @@ class Recipe(Section):
     targets: Targets = Targets()
     structure: Structure = PatternStructure(kind="pattern")
     pool: Pool = Pool()
+    attention_maps: AttentionMaps | None = None
     training: Training = Training()
     distillation: Distillation | None = None
     stages: tuple[Stage, ...] = Field(min_length=1)
@@ -66,12 +69,21 @@ class Recipe(Section):
         if self.structure.kind == "model" and self.stages[0].method == "dense":
             raise ValueError("a dense stage would undo the pruning that structure: {kind: model} keeps; "
                              "remove the stage")
+        if self.attention_maps and self.prunes and self.structure.kind == "pattern" and (
+                self.pool.balance != "row" or self.pool.keep not in MAP_KEEPS):
+            raise ValueError("attention_maps use patterns of the pool, which needs balance: row and keep: "
+                             f"{' or '.join(map(str, MAP_KEEPS))}, not balance: {self.pool.balance} and "
+                             f"keep: {self.pool.keep}")
         return self
 
     @property
     def prunes(self):
-        """Whether any stage prunes."""
+        """Whether any stage prunes weights."""
         return any(stage.method != "dense" for stage in self.stages)
+
+    def prunes_maps_in(self, stage):
+        """Whether attention maps are pruned in a stage."""
+        return self.attention_maps is not None and (stage.method != "dense" or not self.prunes)
 
     @classmethod
     def from_yaml(cls, path):

@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from compressor.architectures import ARCHITECTURES
+from compressor.attention_maps import set_map_pruning
 from compressor.bundle_checks import BundleError, check_choice
 
 
@@ -48,6 +49,8 @@ def layer_parameter(model, name, kind):
 def to_model(bundle):
     """The bundle's model in float32, in evaluation mode: host part and dequantized weights.
 
+    Its attention maps are pruned if the bundle's are.
+
     Raises
     ------
     BundleError
@@ -75,6 +78,8 @@ def to_model(bundle):
         raise BundleError(f"host.state_dict: {unknown[0]} is not a parameter of {architectures[0]}; "
                           "remove it")
     model.load_state_dict(state)
+    if bundle.operators:
+        set_map_pruning(model, [layer.attention.pruning for layer in bundle.encoder.layers])
     return model.eval()
 
 

@@ -27,6 +27,7 @@ class StageCallback(TrainerCallback):
         if trainer.recipe.distillation and trainer.distiller is None and trainer.span.stage.method != "dense":
             trainer.keep_teacher()
         logs = trainer.stages.enter(trainer.span.stage, trainer.optimizer)
+        logs |= trainer.stages.begin_maps(trainer.span.stage, trainer.first_batches)
         if logs:
             trainer.log(logs)
         trainer.stages.before_forward(trainer.span.stage, state.global_step - trainer.span.start)

@@ -14,7 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from compressor.admm import AdmmState
+from compressor.attention_maps import set_map_pruning
 from compressor.blocks import to_blocks
+from compressor.intops.map_pruning import IntegerMapPruning
+from compressor.map_pool import prune_maps
 from compressor.masks import FixedMasks
 from compressor.pools import PatternPool, build_pool
 from compressor.sr_ste import SrSteState
@@ -56,10 +59,13 @@ class StageState:
     sr_ste : SrSteState or None
     masks : FixedMasks or None
         Set from the moment of the hard projection on.
+    map_pruning : IntegerMapPruning or None
+        Set from the moment on when the model's attention maps are pruned.
     """
 
     def __init__(self, model, recipe, *, given=None, measure_norms=None):
         self.recipe = recipe
+        self.model = model
         self.given = given
         self.measure_norms = measure_norms
         self.targets = target_layers(model, recipe.targets.roles)
@@ -67,7 +73,7 @@ class StageState:
         self.structure = Dense()
         self.norms = {}
         self.stage = None
-        self.admm = self.sr_ste = self.masks = None
+        self.admm = self.sr_ste = self.masks = self.map_pruning = None
         for name, weight in self.weights.items():
             try:
                 # A pattern pool comes from the weights of a later step; it fits wherever blocks do.
@@ -99,6 +105,18 @@ class StageState:
             self.sr_ste = SrSteState(self.weights, self.structure, decay=stage.decay, norms=self.norms)
             return {}
         return self.freeze(optimizer)
+
+    def begin_maps(self, stage, batches):
+        """Prune attention maps if a stage wants it and they are not; returns what is worth logging.
+
+        ``batches``: function of a number of training rows that gives their model inputs.
+        """
+        if self.map_pruning is not None or not self.recipe.prunes_maps_in(stage):
+            return {}
+        maps = self.recipe.attention_maps
+        self.map_pruning, kept = prune_maps(self.model, batches(maps.rows), size=maps.size, power=maps.power,
+                                            weight_pool=getattr(self.structure, "pool", None))
+        return {"map_patterns": len(self.map_pruning.patterns), "map_retained_weights": kept}
 
     def _enter_admm(self, stage):
         if self.admm is None:
@@ -172,6 +190,8 @@ class StageState:
         if isinstance(self.structure, Pattern):
             tensors["pool"] = torch.tensor(self.structure.pool.patterns)
         tensors |= {f"norms/{name}": norms for name, norms in self.norms.items()}
+        if self.map_pruning is not None:
+            tensors["map_patterns"] = torch.tensor(self.map_pruning.patterns)
         holds, state = next(((name, state) for name in ("masks", "admm", "sr_ste")
                              if (state := getattr(self, name)) is not None), ("nothing", None))
         if state is not None:
@@ -205,6 +225,10 @@ class StageState:
                                                  balance=pool.balance))
         elif metadata["holds"] != "nothing":
             self.structure = _structure_of(self.recipe.structure, self.given)
+        if "map_patterns" in tensors:
+            self.map_pruning = IntegerMapPruning(patterns=tensors["map_patterns"].numpy(),
+                                                 power=self.recipe.attention_maps.power)
+            set_map_pruning(self.model, self.map_pruning)
         for name, weight in self.weights.items():
             for kind in ("z", "u", "mask"):
                 found = tensors.get(f"{kind}/{name}")

@@ -120,13 +120,15 @@ class CompressionTrainer(Trainer):
         return found
 
     def _measure_norms(self):
-        """Input norms on the first training rows, in their own order: no random number is drawn."""
-        rows = min(NORM_ROWS, len(self.train_dataset))
+        return input_norms(self.model, self.stages.targets, self.first_batches(NORM_ROWS))
+
+    def first_batches(self, rows):
+        """Model inputs of the first training rows, in their own order: no random number is drawn."""
+        rows = min(rows, len(self.train_dataset))
         batch = self.args.per_device_eval_batch_size
-        batches = (self.data_collator([self.train_dataset[row] for row in range(start, min(start + batch,
-                                                                                          rows))])
-                   for start in range(0, rows, batch))
-        return input_norms(self.model, self.stages.targets, batches)
+        for start in range(0, rows, batch):
+            yield self.data_collator([self.train_dataset[row]
+                                      for row in range(start, min(start + batch, rows))])
 
     def _prepare_distillation(self):
         teacher = self.recipe.distillation.teacher

@@ -90,7 +90,7 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
     trainer.finalize()
     info = describe(trainer.model, structure=trainer.stages.structure,
                     pruned=trainer.stages.weights if recipe.prunes else (), task=data.task,
-                    max_tokens=recipe.training.max_tokens)
+                    max_tokens=recipe.training.max_tokens, map_pruning=trainer.stages.map_pruning)
     metrics = {**trainer.final_metrics(), **summarize(trainer.model, info)}
     write_model_dir(out, model=trainer.model, tokenizer=tokenizer, info=info, recipe=recipe,
                     metrics=metrics)

@@ -24,8 +24,9 @@ def inspect_bundle(bundle, request=None):
     Returns
     -------
     dict
-        ``model``, ``pool`` (:func:`pool_facts`), ``sizes`` (R, T, n, tokens), ``layers`` (one dict each)
-        and ``total``. ``cycles`` are array cycles: exact but for fill and drain.
+        ``model``, ``pool`` (:func:`pool_facts`), ``attention_maps`` (``Bundle.attention_maps``),
+        ``sizes`` (R, T, n, tokens), ``layers`` (one dict each) and ``total``. ``cycles`` are array cycles:
+        exact but for fill and drain.
     """
     plan = make_plan(bundle, request or PlanRequest())
     groups, array = plan.groups(plan.tokens), plan.spec.array
@@ -47,7 +48,7 @@ def inspect_bundle(bundle, request=None):
         "model": {"architecture": bundle.model["architecture"], "task": bundle.model["task"],
                   "labels": bundle.model["labels"], "max_tokens": bundle.model["max_tokens"],
                   "hidden_size": config["hidden_size"], "num_hidden_layers": config["num_hidden_layers"]},
-        "pool": pool_facts(bundle.pool),
+        "pool": pool_facts(bundle.pool), "attention_maps": bundle.attention_maps,
         "sizes": {"rows": array.units, "lanes": array.lanes, "slots": array.assignment.slots,
                   "multipliers": array.multipliers, "tokens": plan.tokens},
         "layers": layers, "total": totals}
@@ -95,6 +96,11 @@ def inspect_lines(facts):
     else:
         yield (f"row-balanced: {pool['mux_luts']:.1f} LUT of multiplexer per multiplier, no routing "
                "(modelled)")
+    maps = facts["attention_maps"]
+    if maps:
+        yield (f"attention maps: pruned in {maps['layers']} layers with {maps['patterns']} patterns of the "
+               f"pool, power {maps['power']}; a 4x4 block of the context product takes 1 K-step, not "
+               f"{4 // sizes['slots']}")
     yield ""
     yield (f"{'layer':42s} {'structure':9s} {'shape':>11s} {'kept':>8s} {'nonzero':>8s} {'blocks':>8s} "
            f"{'cycles':>11s} {'dense':>11s}")
