@@ -37,8 +37,8 @@ def set_map_pruning(model, pruning):
     if pruning is None or isinstance(pruning, IntegerMapPruning):
         pruning = [pruning] * len(modules)
     for module, one in zip(modules, pruning, strict=True):
-        patterns = None if one is None else torch.tensor(
-            one.patterns, dtype=torch.float32, device=next(module.parameters()).device)
+        device = next(module.parameters()).device
+        patterns = None if one is None else torch.tensor(one.patterns, device=device)
         module.register_buffer("map_patterns", patterns, persistent=False)
         module.map_pruning = one
     if any(one is not None for one in pruning):
@@ -65,7 +65,7 @@ def select_patterns(weights, patterns, power=1):
     weights : float tensor, shape (..., queries, keys)
         Softmax weights relative to the largest of their row, of any scale; 0 where masked. Sums are
         exact, and so is the choice, where weights are integers up to 127.
-    patterns : float32 tensor, shape (P, 16)
+    patterns : uint8 tensor, shape (P, 16)
     power : int
         1 or 2.
 
@@ -77,7 +77,7 @@ def select_patterns(weights, patterns, power=1):
     padded = functional.pad(weights.float() ** power, (0, -keys % BLOCK, 0, -queries % BLOCK))
     blocks = padded.unflatten(-2, (-1, BLOCK)).unflatten(-1, (-1, BLOCK)).transpose(-3, -2).flatten(-2)
     with torch.autocast(weights.device.type, enabled=False):  # bfloat16 would turn near choices into ties
-        return (blocks @ patterns.T).argmax(dim=-1)
+        return (blocks @ patterns.float().T).argmax(dim=-1)
 
 
 def kept_entries(ids, patterns, queries, keys):
@@ -96,7 +96,7 @@ def prune_scores(scores, valid_keys, patterns, power=1):
     scores : float tensor, shape (batch, heads, tokens, tokens)
     valid_keys : bool tensor, shape (batch, 1, 1, tokens)
         False at padding; padded queries keep nothing.
-    patterns : float32 tensor, shape (P, 16), or None
+    patterns : uint8 tensor, shape (P, 16), or None
         None keeps every valid score.
     power : int
 

@@ -55,7 +55,7 @@ ROWS = synthetic_task.generate(48, seed=1)
 SENTENCES = [row["sentence"] for row in ROWS]
 
 
-def make_model_dir(folder, structure, architecture="bert"):
+def make_model_dir(folder, structure, architecture="bert", map_pruning=None):
     """What `compress train` leaves, without the training."""
     model, tokenizer = build_tiny_model(TASK, ROWS, max_tokens=24)
     if architecture != "bert":
@@ -66,7 +66,8 @@ def make_model_dir(folder, structure, architecture="bert"):
             target.module.weight.copy_(structure.project(target.module.weight)[0])
             target.module.bias.copy_(torch.linspace(-0.3, 0.3, len(target.module.bias)))
     pruned = () if structure.name == "dense" else tuple(targets)
-    info = describe(model, structure=structure, pruned=pruned, task=TASK, max_tokens=24)
+    info = describe(model, structure=structure, pruned=pruned, task=TASK, max_tokens=24,
+                    map_pruning=map_pruning)
     write_model_dir(folder, model=model, tokenizer=tokenizer, info=info, recipe=Recipe.preset("demo"),
                     metrics={"eval_accuracy": 0.5})
     return model.eval(), tokenizer

@@ -5,16 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from compressor.attention_maps import map_pruning_of, set_map_pruning
 from compressor.bundle import BundleError, check_bundle, load_bundle, save_bundle
+from compressor.calibration import DEFAULT_METHODS
+from compressor.cli import main
 from compressor.encoder_quantization import folding_path
 from compressor.export import export
-from compressor.fake_quantization import QuantizedLinear
+from compressor.fake_quantization import QuantizedLinear, to_quantized_model
 from compressor.golden_model import GoldenModel
 from compressor.golden_vectors import linear_vectors
+from compressor.intops.map_pruning import IntegerMapPruning
+from compressor.model_dir import ModelDirError
 from compressor.pools import build_pool
 from compressor.reload import encode, encoder_of, to_model, to_tokenizer
-from compressor.structures import Pattern
+from compressor.structures import Dense, Pattern
 from tests.bundles import random_batches, random_encoder_bundle
 from tests.compressor.test_export import ROWS, SENTENCES, TASK, make_model_dir
 
@@ -126,6 +132,92 @@ def test_a_bundle_without_operators_has_no_golden_model():
     bundle = replace(random_encoder_bundle(), operators={})
     with pytest.raises(ValueError, match="--linear-only"):
         GoldenModel.of(bundle)
+
+
+# --- attention maps --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert"])
+def pruned_maps(request, tmp_path_factory):
+    """A model trained without pruned maps, and its bundle with them."""
+    folder = tmp_path_factory.mktemp("maps")
+    make_model_dir(folder / "model", Pattern(build_pool("reed_muller")), request.param)
+    export(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS, attention_maps=True)
+    return folder, load_bundle(folder / "pruned.pt")
+
+
+def test_maps_are_pruned_in_every_model_of_the_bundle(pruned_maps):
+    bundle = pruned_maps[1]
+    assert bundle.attention_maps == {"layers": 2, "patterns": 8, "power": 1, "padded_tokens": 24}
+    assert bundle.metrics["calibration"]["map_patterns"] == 8
+    pruning = bundle.encoder.layers[0].attention.pruning
+    for model in (to_model(bundle), to_quantized_model(bundle)):
+        assert [one.patterns.tolist() for one in map_pruning_of(model)] == [pruning.patterns.tolist()] * 2
+    batch = next(encode(to_tokenizer(bundle), SENTENCES, 24, batch_size=len(SENTENCES)))
+    model, golden = to_model(bundle), GoldenModel.of(bundle).logits(batch)
+    with torch.no_grad():
+        pruned = model(**batch).logits.numpy()
+        set_map_pruning(model, None)
+        whole = model(**batch).logits.numpy()
+    assert np.linalg.norm(golden - pruned) < 0.5 * np.linalg.norm(golden - whole)
+
+
+def test_export_takes_the_maps_of_the_training(pruned_maps, tmp_path):
+    bundle = pruned_maps[1]
+    pruning = IntegerMapPruning(patterns=bundle.pool.patterns[4:9], power=2)
+    make_model_dir(tmp_path / "model", Pattern(build_pool("reed_muller")), map_pruning=pruning)
+    found = {}
+    for name, choice in {"trained": None, "on": True, "off": False}.items():
+        exported = export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8],
+                          attention_maps=choice)
+        found[name] = exported.encoder.layers[1].attention.pruning
+    assert found["off"] is None
+    for name in ("trained", "on"):
+        np.testing.assert_array_equal(found[name].patterns, pruning.patterns)
+        assert found[name].power == 2
+    with pytest.raises(ModelDirError, match="--no-attention-maps, or leave out --linear-only"):
+        export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8], methods=DEFAULT_METHODS)
+    export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8], methods=DEFAULT_METHODS,
+           attention_maps=False)
+
+
+def test_a_dense_model_carries_the_pool_of_its_maps(tmp_path):
+    make_model_dir(tmp_path / "model", Dense())
+    bundle = export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8], attention_maps=True)
+    np.testing.assert_array_equal(bundle.pool.patterns, bundle.encoder.layers[0].attention.pruning.patterns)
+
+
+def test_weights_whose_pool_cannot_serve_maps(tmp_path):
+    make_model_dir(tmp_path / "model", Pattern(build_pool("frequency", size=8, balance="none")))
+    with pytest.raises(ModelDirError, match="attention maps use patterns of the weights' pool, which must"):
+        export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8], attention_maps=True)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"map_patterns": torch.eye(4, dtype=torch.uint8).reshape(1, 16)},
+     "has 1000010000100001; patterns of the pool are allowed"),
+    ({"map_power": 2}, "differs from another layer's, or its power does; all layers must have the same"),
+])
+def test_maps_that_hardware_cannot_prune_are_refused(pruned_maps, change, message):
+    bundle = pruned_maps[1]
+    paths = [path for path, values in bundle.operators.items() if values["kind"] == "attention"]
+    changed = dict(bundle.operators)
+    for path in paths[:1] if "map_power" in change else paths:
+        changed[path] = changed[path] | change
+    with pytest.raises(BundleError) as caught:
+        check_bundle(replace(bundle, operators=changed))
+    assert str(caught.value).endswith(f".attention.self: map_patterns: {message}")
+
+
+def test_maps_need_rows_that_fill_the_slots():
+    pool = build_pool("greedy", size=8, keep=12)
+    with pytest.raises(BundleError, match="has patterns, but the pool has balance 'row' and keeps 12; "):
+        random_encoder_bundle(pool=pool, map_pruning=True)
+
+
+def test_verify_says_how_maps_are_pruned(pruned_maps):
+    result = CliRunner().invoke(main, ["verify", str(pruned_maps[0] / "pruned.pt")])
+    assert "attention maps: pruned in 2 layers with 8 patterns of the pool, power 1; " in result.output
 
 
 def test_inputs_of_the_encoder():

@@ -22,6 +22,17 @@ def test_defaults_are_the_documented_ones():
     assert [stage.interval_steps(steps) for steps in (10, 1600, 10_000)] == [80, 80, 500]
     assert recipe.prunes
     assert not recipe_with(stages=[{"method": "dense", "epochs": 1}]).prunes
+    assert recipe.attention_maps is None
+    assert not recipe.prunes_maps_in(stage)
+
+
+def test_maps_are_pruned_from_the_first_stage_that_prunes_weights():
+    stages = [{"method": method, "epochs": 1} for method in ("dense", "admm", "retrain")]
+    recipe = recipe_with(stages=stages, attention_maps={})
+    assert (recipe.attention_maps.size, recipe.attention_maps.power) == (8, 1)
+    assert [recipe.prunes_maps_in(stage) for stage in recipe.stages] == [False, True, True]
+    recipe = recipe_with(stages=stages[:1], attention_maps={}, pool={"balance": "none"})
+    assert recipe.prunes_maps_in(recipe.stages[0])
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -60,6 +71,13 @@ def test_presets_are_valid_and_survive_yaml(name, tmp_path):
      "pool: a pool needs structure: {kind: pattern}, not nm; remove it"),
     ({"structure": {"kind": "model"}, "stages": [{"method": "dense", "epochs": 1}]},
      "a dense stage would undo the pruning"),
+    ({"attention_maps": {"power": 3}}, "attention_maps.power: Input should be 1 or 2, not 3"),
+    ({"attention_maps": {"patterns": 8}}, "attention_maps.patterns: unknown key"),
+    ({"attention_maps": {}, "pool": {"balance": "none"}},
+     "attention_maps use patterns of the pool, which needs balance: row and keep: 4 or 8 or 16, "
+     "not balance: none and keep: 8"),
+    ({"attention_maps": {}, "pool": {"build": "greedy", "keep": 12}},
+     "attention_maps use patterns of the pool"),
 ])
 def test_errors_are_one_line_that_names_the_key(changes, message):
     with pytest.raises(RecipeError) as error:

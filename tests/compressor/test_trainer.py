@@ -19,12 +19,14 @@ from transformers import (
     ViTModel,
 )
 
+from compressor.attention_maps import map_pruning_of
 from compressor.encoding import EncodedRows
 from compressor.masks import FixedMasks
 from compressor.model_dir import (
     ModelDirError,
     check_model,
     describe,
+    load_model_dir,
     read_compression,
     write_model_dir,
 )
@@ -113,6 +115,55 @@ def test_interrupted_run_equals_uninterrupted(coupling, data, tmp_path):
         series = [[record[kind] for record in trainer.state.log_history if kind in record]
                   for trainer in (whole, last)]
         assert series[0] == series[1] != [], kind
+
+
+def test_pruned_maps_survive_an_interruption_and_the_model_directory(data, tmp_path):
+    """Maps are whole while the weights are; the run then goes on as if it had not been interrupted."""
+    recipe = Recipe.from_dict(three_stages().to_dict() | {"attention_maps": {"size": 6, "rows": 20}})
+    whole = trainer_of(recipe, data, tmp_path / "whole")
+    whole.train()
+    for step in (3, 7, None):
+        part = trainer_of(recipe, data, tmp_path / "parts")
+        if step:
+            StopAfter(part, step)
+        part.train(resume_from_checkpoint=True if step != 3 else None)
+        assert (part.stages.map_pruning is None) == (step == 3)
+        assert (map_pruning_of(part.model)[0] is None) == (step == 3)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, part.model.state_dict()[name]), name
+    logs = [record for record in whole.state.log_history if "map_patterns" in record]
+    assert [(record["step"], record["map_patterns"]) for record in logs] == [(4, 6)]
+    assert 0.5 < logs[0]["map_retained_weights"] < 1
+    pruning = whole.stages.map_pruning
+    assert {tuple(pattern) for pattern in pruning.patterns.tolist()} < {
+        tuple(pattern) for pattern in whole.stages.structure.pool.patterns.tolist()}
+
+    whole.finalize()
+    info = describe(whole.model, structure=whole.stages.structure, pruned=whole.stages.weights,
+                    task=data.task, max_tokens=24, map_pruning=pruning)
+    write_model_dir(tmp_path / "out", model=whole.model, tokenizer=whole.processing_class, info=info,
+                    recipe=recipe, metrics={})
+    model, tokenizer, read = load_model_dir(tmp_path / "out")
+    np.testing.assert_array_equal(read.map_pruning.patterns, pruning.patterns)
+    assert read.map_pruning.power == 1
+    batch = tokenizer(["good bad very good", "not bad"], padding=True, return_tensors="pt")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        trained = whole.model.eval()(**batch).logits
+        assert torch.equal(model.eval()(**batch).logits, trained)
+        assert not torch.equal(plain(**batch).logits, trained)
+
+
+def test_a_recipe_that_prunes_no_weights_prunes_maps_from_the_start(data, tmp_path):
+    recipe = Recipe.from_dict(recipe_of({"method": "dense", "epochs": 1}).to_dict()
+                              | {"attention_maps": {"power": 2}})
+    trainer = trainer_of(recipe, data, tmp_path)
+    StopAfter(trainer, 1)
+    trainer.train()
+    assert trainer.stages.map_pruning.power == 2
+    patterns = trainer.stages.map_pruning.patterns
+    assert len(patterns) == 8
+    assert (patterns.reshape(8, 4, 4).sum(axis=2) == 2).all()
 
 
 def test_dual_variables_are_in_the_checkpoint(data, tmp_path):
@@ -349,6 +400,8 @@ def test_broken_model_directories_are_named(data, tmp_path):
     for damage, message in [({"schema_version": 2}, "version 2; this program reads"),
                             ({"pool": None}, "has structure pattern, but the file describes dense"),
                             ({"pool": {"patterns": ["11"], "keep": 8, "balance": "row"}}, "damaged"),
+                            ({"attention_maps": {"patterns": ["1" * 12 + "0" * 4], "power": 1}},
+                             "damaged: ValueError: map pattern 0 keeps no key of one of its queries"),
                             ({"layers": 3}, "damaged")]:
         path.write_text(json.dumps(good | damage))
         with pytest.raises(ModelDirError, match=message):

@@ -12,7 +12,7 @@ from compressor.pools import build_pool
 from hwgen import cli, doctor, packaging
 from hwgen.synthesis import Resources
 from hwgen.toolchain import ToolError
-from tests.bundles import random_bundle
+from tests.bundles import random_bundle, random_encoder_bundle
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,16 @@ def test_inspect_tells_balanced_from_routed_pools(hwgen, models):
     assert "row-balanced: 8.0 LUT of multiplexer per multiplier, no routing (modelled)" in balanced
     assert "not row-balanced: products change rows" in unbalanced
     assert "2.00 times fewer than dense" in balanced
+
+
+def test_inspect_says_how_maps_are_pruned(hwgen, models, tmp_path):
+    save_bundle(random_encoder_bundle(map_pruning=True), tmp_path / "maps.pt")
+    _, out, _ = hwgen("inspect", tmp_path / "maps.pt")
+    assert ("attention maps: pruned in 2 layers with 8 patterns of the pool, power 1; a 4x4 block of the "
+            "context product takes 1 K-step, not 2\n") in out
+    assert "attention maps" not in hwgen("inspect", models / "balanced.pt")[1]
+    facts = json.loads(hwgen("inspect", tmp_path / "maps.pt", "--json")[1])
+    assert facts["attention_maps"] == {"layers": 2, "patterns": 8, "power": 1, "padded_tokens": 16}
 
 
 def test_inspect_json(hwgen, models):

@@ -17,6 +17,7 @@ from hwgen.program import linear_program
 from hwgen.resource_model import modelled_resources, routing_luts
 from rtl_templates.array_spec import Accumulation, PoolStorage
 from tests.bundles import random_bundle as uncached_random_bundle
+from tests.bundles import random_encoder_bundle
 
 random_bundle = cache(uncached_random_bundle)
 UNBALANCED = build_pool("frequency", size=8, balance="none")
@@ -152,6 +153,16 @@ def test_with_a_pool_in_ram_the_hardware_does_not_depend_on_weights_or_patterns(
     assert ram[0] == ram[1]
     assert rom[0] != rom[1]
     assert ram[0] != rom[0]
+
+
+def test_with_a_pool_in_ram_the_patterns_of_maps_still_shape_the_hardware():
+    pools = [build_pool("reed_muller", size=12), build_pool("frequency", size=12)]
+    request = PlanRequest(storage=PoolStorage.RAM)
+    pruned, whole = ([make_plan(random_encoder_bundle(pool=pool, layers=1, map_pruning=maps), request)
+                      for pool in pools] for maps in (True, False))
+    assert pruned[0].spec.encoder == pruned[1].spec.encoder
+    assert pruned[0].configuration_hash != pruned[1].configuration_hash
+    assert whole[0].configuration_hash == whole[1].configuration_hash
 
 
 def test_every_size_counts_in_the_configuration_hash():
