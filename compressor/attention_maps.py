@@ -9,8 +9,8 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import bidirectional_mask_function
 
+from compressor.architectures import ARCHITECTURES
 from compressor.intops.map_pruning import BLOCK, IntegerMapPruning
-from compressor.targets import target_layers
 
 IMPLEMENTATION = "pruned_maps"
 """Name of the attention function, as in ``model.set_attn_implementation``."""
@@ -54,7 +54,12 @@ def map_pruning_of(model):
 
 def self_attentions(model):
     """The self-attention modules of a BERT, RoBERTa or DistilBERT, in execution order: list."""
-    return [model.base_model.get_submodule(path.rpartition(".")[0]) for path in target_layers(model, ("q",))]
+    names = ARCHITECTURES.get(model.config.model_type)
+    if names is None:
+        raise ValueError(f"attention maps cannot be pruned in a {model.config.model_type}; "
+                         f"use {', '.join(ARCHITECTURES)}")
+    path = names.linears["q"].rpartition(".")[0]
+    return [layer.get_submodule(path) for layer in model.base_model.get_submodule(names.layers)]
 
 
 def select_patterns(weights, patterns, power=1):
