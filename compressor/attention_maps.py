@@ -82,7 +82,7 @@ def select_patterns(weights, patterns, power=1):
     padded = functional.pad(weights.float() ** power, (0, -keys % BLOCK, 0, -queries % BLOCK))
     blocks = padded.unflatten(-2, (-1, BLOCK)).unflatten(-1, (-1, BLOCK)).transpose(-3, -2).flatten(-2)
     with torch.autocast(weights.device.type, enabled=False):  # bfloat16 would turn near choices into ties
-        return (blocks @ patterns.float().T).argmax(dim=-1)
+        return (blocks @ patterns.float().T).argmax(dim=-1)  # the first of equal sums, as in NumPy
 
 
 def kept_entries(ids, patterns, queries, keys):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from compressor.attention_maps import kept_entries, select_patterns
 from compressor.fake_quantization import EXACT_FLOAT32, rescaling_ratio
 from compressor.intops import ACTIVATION_MAX
 from compressor.intops.map_pruning import BLOCK
@@ -28,7 +29,7 @@ class FakeAttention:
     table, slope : float32 tensors, shape (256,)
         Softmax weights by distance, and what a step of the score changes of them.
     context_numerator, context_exponent : int
-    patterns : float32 tensor, shape (P, 16), or None
+    patterns : uint8 tensor, shape (P, 16), or None
     power : int
         Of map pruning.
     """
@@ -53,8 +54,7 @@ class FakeAttention:
                                         device)[:, None, None],
             table=table, slope=table * decay_rate(attention.softmax.table),
             context_numerator=attention.context_numerator, context_exponent=attention.context_exponent,
-            patterns=None if pruning is None else torch.tensor(pruning.patterns, dtype=torch.float32,
-                                                               device=device),
+            patterns=None if pruning is None else torch.tensor(pruning.patterns, device=device),
             power=1 if pruning is None else pruning.power)
 
     def scores(self, q, k):
@@ -74,8 +74,8 @@ class FakeAttention:
             weights = self._softmax(scores, valid)
             return weights, weights.sum(dim=-1), None
         with torch.no_grad():
-            ids = self._select(self._softmax(scores, valid))
-            kept = _from_blocks(self.patterns.bool()[ids], queries, keys) | (lengths < BLOCK)
+            ids = select_patterns(self._softmax(scores, valid), self.patterns, self.power)
+            kept = kept_entries(ids, self.patterns, queries, keys) | (lengths < BLOCK)
         weights = self._softmax(scores, valid & kept)
         return weights, weights.sum(dim=-1), ids
 
@@ -98,10 +98,6 @@ class FakeAttention:
             masked = torch.where(valid, scores, -ACTIVATION_MAX)
             distance = (masked.amax(dim=-1, keepdim=True) - masked).long()
         return torch.where(valid, look_up(scores, distance, self.table, self.slope), 0.0)
-
-    def _select(self, weights):
-        # argmax takes the first of equal sums, as NumPy's does.
-        return (_to_blocks(weights**self.power) @ self.patterns.T).argmax(dim=-1)
 
     def _ratio(self, sums):
         """Each query's multiplier times 2**-shift, as in :mod:`compressor.intops.reciprocal`."""
@@ -129,17 +125,3 @@ def decay_rate(table):
     if last == 0:  # a score step takes more than 7/8: the next entry is all that is known
         return float(np.log(table[0] / max(table[1], 0.5)))
     return float(np.log(table[0] / table[last])) / last
-
-
-def _to_blocks(maps):
-    """Twin of :func:`compressor.intops.map_pruning.to_blocks`."""
-    queries, keys = maps.shape[-2:]
-    padded = torch.nn.functional.pad(maps, (0, -keys % BLOCK, 0, -queries % BLOCK))
-    blocks = padded.unflatten(-1, (-1, BLOCK)).unflatten(-3, (-1, BLOCK))
-    return blocks.transpose(-3, -2).flatten(-2)
-
-
-def _from_blocks(blocks, queries, keys):
-    """Twin of :func:`compressor.intops.map_pruning.from_blocks`."""
-    maps = blocks.unflatten(-1, (BLOCK, BLOCK)).transpose(-3, -2).flatten(-2).flatten(-3, -2)
-    return maps[..., :queries, :keys]

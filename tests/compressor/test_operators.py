@@ -13,12 +13,13 @@ from compressor.calibration import DEFAULT_METHODS
 from compressor.cli import main
 from compressor.encoder_quantization import folding_path
 from compressor.export import export
-from compressor.fake_quantization import QuantizedLinear, to_quantized_model
+from compressor.fake_quantization import QuantizedLinear
 from compressor.golden_model import GoldenModel
 from compressor.golden_vectors import linear_vectors
 from compressor.intops.map_pruning import IntegerMapPruning
 from compressor.model_dir import ModelDirError
 from compressor.pools import build_pool
+from compressor.quantized_model import to_quantized_model
 from compressor.reload import encode, encoder_of, to_model, to_tokenizer
 from compressor.structures import Dense, Pattern
 from tests.bundles import random_batches, random_encoder_bundle
