@@ -7,6 +7,7 @@ The loss of S3 (MLPruning, section 3.4), averaged over real tokens only::
 """
 
 import inspect
+from contextlib import contextmanager
 
 import torch
 from torch.nn import functional
@@ -108,6 +109,16 @@ class Distiller:
     def _add_error(self, own, wanted, mask):
         for name, value in (("error", own - wanted), ("size", wanted)):
             self._sums[name] = self._sums.get(name, 0.0) + value[mask].float().square().sum()
+
+    @contextmanager
+    def own_window(self):
+        """Within the context :meth:`report` knows of what happens there alone, and afterwards of the rest."""
+        kept = self._sums, self._count
+        self._sums, self._count = {}, 0
+        try:
+            yield
+        finally:
+            self._sums, self._count = kept
 
     def report(self):
         """Means since the last report, by part; ``hidden_error`` is the relative error of the last layer.

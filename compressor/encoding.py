@@ -4,7 +4,7 @@ from torch.utils.data import Dataset
 
 
 class EncodedRows(Dataset):
-    """Tokenized rows of a task: dicts with ``input_ids``, ``attention_mask`` and ``labels``.
+    """Tokenized rows: dicts with ``input_ids``, ``attention_mask`` and, where rows have one, ``labels``.
 
     Parameters
     ----------
@@ -24,11 +24,12 @@ class EncodedRows(Dataset):
     def __init__(self, task, rows, tokenizer, max_tokens):
         texts = [[row[field] for row in rows] for field in task.fields]
         self._columns = tokenizer(*texts, truncation=True, max_length=max_tokens)
-        self._columns["labels"] = [row["label"] for row in rows]
+        if "label" in rows[0]:
+            self._columns["labels"] = [row["label"] for row in rows]
         self.lengths = [len(ids) for ids in self._columns["input_ids"]]
 
     def __len__(self):
-        return len(self._columns["labels"])
+        return len(self.lengths)
 
     def __getitem__(self, index):
         return {name: values[index] for name, values in self._columns.items()}

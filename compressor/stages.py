@@ -96,7 +96,7 @@ class StageState:
         if not self.is_pruning:
             if self.recipe.structure.score == "activation":
                 self.norms = self.measure_norms()
-            self.structure = _structure_of(self.recipe.structure, self.given) or Pattern(self._build_pool())
+            self.structure = self.planned_structure()
         if stage.method == "admm":
             self._enter_admm(stage)
             return {}
@@ -134,6 +134,10 @@ class StageState:
         if optimizer is not None:
             self.masks.clear_moments(optimizer)
         return {"frozen_retained_energy": retained}
+
+    def planned_structure(self):
+        """The structure that pruning will ask for; a pool built from today's weights has its final size."""
+        return _structure_of(self.recipe.structure, self.given) or Pattern(self._build_pool())
 
     def _build_pool(self):
         pool = self.recipe.pool

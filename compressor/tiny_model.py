@@ -67,5 +67,7 @@ def label_config(task):
     """Settings of a model config that name the task's labels."""
     if not task.labels:
         return {"num_labels": 1, "problem_type": "regression"}
-    return {"num_labels": len(task.labels), "id2label": dict(enumerate(task.labels)),
+    # The type is named because a model that was trained on a regression before says "regression".
+    return {"num_labels": len(task.labels), "problem_type": "single_label_classification",
+            "id2label": dict(enumerate(task.labels)),
             "label2id": {name: i for i, name in enumerate(task.labels)}}

@@ -248,9 +248,26 @@ class CompressionTrainer(Trainer):
     def evaluation_loop(self, *args, **kwargs):
         """Trainer's loop, with projected weights."""
         if self._dense_evaluation:
-            return super().evaluation_loop(*args, **kwargs)
+            return self._evaluation_loop(*args, **kwargs)
         with self.stages.projected():
-            return super().evaluation_loop(*args, **kwargs)
+            return self._evaluation_loop(*args, **kwargs)
+
+    def _evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
+        """Trainer's loop; on unlabelled text the metric is the error against the teacher."""
+        if self.distiller is None or self.compute_metrics is not None:
+            return super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        with self.distiller.own_window():
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+            output.metrics.update({f"{metric_key_prefix}_{name}": value
+                                   for name, value in self.distiller.report().items()})
+        return output
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Trainer's step; without labels, the loss against the teacher alone."""
+        if "labels" in inputs or self.distiller is None:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        with torch.no_grad():
+            return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
 
     def finalize(self):
         """Prune for good, if no stage has; afterwards the model is what should be saved."""

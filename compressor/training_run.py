@@ -2,11 +2,13 @@
 
 import shutil
 import signal
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import (
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -28,7 +30,9 @@ from compressor.model_dir import (
 from compressor.progress import JsonLog, ProgressBar, say
 from compressor.recipes import Recipe, RecipeError
 from compressor.stage_callback import latest_checkpoint
+from compressor.structures import Dense
 from compressor.tasks import compute_metrics
+from compressor.text_data import TEXT
 from compressor.tiny_model import build_tiny_model, label_config
 from compressor.trainer import DENSE_TEACHER, CompressionTrainer, training_arguments
 
@@ -74,7 +78,7 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
     transformers_logging.disable_progress_bar()
     out = Path(out)
     checkpoint = _prepare_output(out, recipe, resume=resume, overwrite=overwrite)
-    check_teacher(recipe)
+    check_distillation(recipe, data.task)
     given = given_structure(recipe, model_name)
     model, tokenizer = load_model(checkpoint or model_name, data, recipe)
     out.mkdir(parents=True, exist_ok=True)
@@ -98,10 +102,51 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
     return RunResult(finished=True, metrics=metrics, **result)
 
 
-def check_teacher(recipe):
-    """RecipeError if the recipe's own dense model is to teach a task that it was never trained on."""
+def plan_training(recipe, *, model_name, data):
+    """What a run would do, as plain values; arguments as for :func:`run_training`.
+
+    Returns
+    -------
+    dict
+        ``stages`` (name, epochs, steps, learning_rate, and ``interval`` in steps for ADMM),
+        ``steps_per_epoch``, ``training_rows``, ``pruned_weights`` (weights that the recipe's structure is
+        asked of), ``warnings``, and the storage figures of :func:`compressor.model_dir.summarize`.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    check_distillation(recipe, data.task)
+    given = given_structure(recipe, model_name)
+    model, tokenizer = load_model(model_name, data, recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build_trainer(model, tokenizer, recipe, data, folder, given=given)
+    stages = []
+    for span in trainer.schedule.spans:
+        stage = span.stage
+        stages.append({"name": stage.label, "epochs": stage.epochs, "steps": span.steps,
+                       "learning_rate": stage.learning_rate or recipe.training.learning_rate})
+        if stage.method == "admm":
+            stages[-1]["interval"] = stage.interval_steps(span.steps)
+    structure = trainer.stages.planned_structure() if recipe.prunes else Dense()
+    pruned = trainer.stages.weights if recipe.prunes else {}
+    info = describe(model, structure=structure, pruned=pruned, task=data.task,
+                    max_tokens=recipe.training.max_tokens)
+    storage = summarize(model, info)
+    del storage["nonzero_weights"]  # nothing is pruned yet
+    return {"stages": stages, "steps_per_epoch": trainer.steps_per_epoch, "training_rows": len(data.train),
+            "pruned_weights": sum(weight.numel() for weight in pruned.values()),
+            "warnings": trainer.warnings, **storage}
+
+
+def check_distillation(recipe, task):
+    """RecipeError if a recipe's teacher was never trained on the task, or plain text is all there is."""
     section = recipe.distillation
-    if section and section.teacher == DENSE_TEACHER and recipe.stages[0].method != "dense":
+    if task is TEXT:
+        if section is None or section.logits or not (section.hidden or section.attention):
+            raise RecipeError("recovery learns from hidden states and attention maps: the recipe needs "
+                              "distillation with logits: 0 and hidden or attention above 0")
+        if recipe.stages[0].method == "dense":
+            raise RecipeError("recovery has no labels to train a dense stage on; remove the stage")
+    elif section and section.teacher == DENSE_TEACHER and recipe.stages[0].method != "dense":
         raise RecipeError("distillation: {teacher: dense} needs a dense stage, which trains it on the task; "
                           "add one, or name the directory of a fine-tuned model as teacher")
 
@@ -136,7 +181,8 @@ def build_trainer(model, tokenizer, recipe, data, out, given=None, **argument_ch
         train_dataset=EncodedRows(data.task, data.train, tokenizer, max_tokens),
         eval_dataset=validation if len(validation) > 1 else next(iter(validation.values())),
         data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer,
-        compute_metrics=lambda found: compute_metrics(data.task, found.predictions, found.label_ids))
+        compute_metrics=None if data.task is TEXT else
+        lambda found: compute_metrics(data.task, found.predictions, found.label_ids))
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(ProgressBar(trainer.schedule))
@@ -145,13 +191,18 @@ def build_trainer(model, tokenizer, recipe, data, out, given=None, **argument_ch
 
 
 def load_model(name, data, recipe):
-    """A classifier for the task, and its tokenizer; OutputError in one line if it cannot be had."""
+    """A model for the task and its tokenizer; OutputError in one line if they cannot be had.
+
+    The model is a classifier, or the encoder alone where the data are plain text.
+    """
     training = recipe.training
     if name == TINY:
-        return build_tiny_model(data.task, data.train, max_tokens=training.max_tokens,
-                                seed=training.seed)
+        model, tokenizer = build_tiny_model(data.task, data.train, max_tokens=training.max_tokens,
+                                            seed=training.seed)
+        return model.base_model if data.task is TEXT else model, tokenizer
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(name, **label_config(data.task))
+        model = (AutoModel.from_pretrained(name) if data.task is TEXT else
+                 AutoModelForSequenceClassification.from_pretrained(name, **label_config(data.task)))
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, RuntimeError) as error:
         raise OutputError(f"--model {name}: {' '.join(str(error).split())[:300]}") from error

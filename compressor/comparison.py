@@ -1,0 +1,71 @@
+"""Several finished runs side by side: what each was, kept and reached."""
+
+import json
+from pathlib import Path
+
+from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, read_compression
+from compressor.recipes import Recipe
+
+
+def compare_runs(folders):
+    """One row for each model directory.
+
+    Parameters
+    ----------
+    folders : sequence of path
+        See :mod:`compressor.model_dir`.
+
+    Returns
+    -------
+    list of dict
+        ``run`` (name of the directory), ``task``, ``structure``, ``method`` (its stages, joined by " > "),
+        ``kept`` (share of the encoder's weights, 0 to 1), ``storage`` (int8 bits with indices over dense
+        int8), ``seed``, and ``metrics`` by name without their "eval_".
+
+    Raises
+    ------
+    ModelDirError
+        If one of them is no model directory.
+    """
+    return [_row(Path(folder)) for folder in folders]
+
+
+def _row(folder):
+    info = read_compression(folder)
+    recipe = Recipe.from_yaml(folder / RECIPE_FILE)
+    try:
+        metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        kept = metrics["nonzero_weights"] / metrics["encoder_weights"]
+        storage = metrics["compressed_int8_bits"] / metrics["dense_int8_bits"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelDirError(f"{folder / METRICS_FILE}: cannot be read: {error}") from error
+    stages = " > ".join(stage.label for stage in recipe.stages)
+    return {"run": folder.name, "task": info.task, "structure": info.structure.description,
+            "method": f"{stages}, distilled" if recipe.distillation else stages,
+            "kept": round(kept, 4), "storage": round(storage, 4), "seed": recipe.training.seed,
+            "metrics": {name.removeprefix("eval_"): value for name, value in metrics.items()
+                        if name.startswith("eval_")}}
+
+
+def markdown_table(rows):
+    """The rows as a Markdown table; a run without a metric has an empty cell.
+
+    >>> row = {"run": "a", "task": "sst2", "structure": "dense", "method": "dense", "kept": 1.0,
+    ...        "storage": 1.0, "seed": 0, "metrics": {"accuracy": 0.9123, "loss": 0.3}}
+    >>> print(markdown_table([row]))
+    | run | task | structure | method | kept | int8 storage | seed | accuracy |
+    |---|---|---|---|---|---|---|---|
+    | a | sst2 | dense | dense | 100.0 % | 1.000 | 0 | 0.9123 |
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row["metrics"] if not name.endswith("loss")))
+    lines = [["run", "task", "structure", "method", "kept", "int8 storage", "seed",
+              *(name.replace("_", " ") for name in names)]]
+    lines.append(["---"] * len(lines[0]))
+    for row in rows:
+        cells = [row["run"], row["task"], row["structure"], row["method"], f"{100 * row['kept']:.1f} %",
+                 f"{row['storage']:.3f}", str(row["seed"])]
+        found = row["metrics"]
+        lines.append([*cells, *(f"{found[name]:.4f}" if name in found else "" for name in names)])
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    text[1] = text[1].replace(" ", "")
+    return "\n".join(text)

@@ -1,0 +1,139 @@
+"""The commands ``compress train``, ``recover`` and ``compare``. They load torch only when run."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+def _run_options(command):
+    """Options of every command that trains."""
+    for option in reversed((
+        click.option("--model", "model_name", required=True,
+                     help='Directory or hub id of a BERT, RoBERTa or DistilBERT; "tiny" builds a small '
+                          "BERT."),
+        click.option("--out", type=click.Path(file_okay=False, path_type=Path),
+                     help="Directory for the compressed model."),
+        click.option("--resume", is_flag=True, help="Go on from the latest checkpoint in --out."),
+        click.option("--overwrite", is_flag=True, help="Delete an earlier run in --out first."),
+        click.option("--dry-run", is_flag=True, help="Print stages, steps and storage; train nothing."),
+        click.option("--threads", type=click.IntRange(min=1), help="CPU threads."),
+    )):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--task", required=True, help="GLUE task (sst2, mnli, ...), or the generated: synthetic.")
+@click.option("--data", type=click.Path(path_type=Path),
+              help="Folder with train* and validation* files (.jsonl, .jsonl.gz, .csv, .tsv); "
+                   "without it, GLUE comes from the hub.")
+@click.option("--train-rows", type=click.IntRange(min=1), help="Use this many training rows.")
+@click.option("--validation-rows", type=click.IntRange(min=1), help="Use this many validation rows.")
+@_run_options
+def train(recipe, task, data, train_rows, validation_rows, **run_options):
+    """Train and prune a model by RECIPE: a YAML file, or a preset (see `compress presets`)."""
+    def load_data(checked):
+        from compressor.tasks import load_task
+
+        return load_task(task, data=data, train_rows=train_rows, validation_rows=validation_rows,
+                         seed=checked.training.seed)
+
+    _run(recipe, load_data, **run_options)
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--text", required=True, multiple=True, type=click.Path(path_type=Path),
+              help="Sentences: .txt or .txt.gz, one a line, or rows (.jsonl, .jsonl.gz, .csv, .tsv); "
+                   "may be repeated.")
+@click.option("--rows", type=click.IntRange(min=2), help="Use this many sentences.")
+@_run_options
+def recover(recipe, text, rows, **run_options):
+    """Prune an encoder and teach it its own hidden states on plain text: done once, for every task.
+
+    RECIPE is a YAML file or a preset with `distillation`, such as recover-pattern-50. Then train a task
+    on the result with `structure: {kind: model}`, as the preset retrain-recovered does.
+    """
+    def load_data(checked):
+        from compressor.text_data import load_text
+
+        return load_text(text, rows=rows, seed=checked.training.seed)
+
+    _run(recipe, load_data, **run_options)
+
+
+def _run(recipe, load_data, *, model_name, out, resume, overwrite, dry_run, threads):
+    """Check the recipe, load the data, train, report."""
+    from compressor.recipes import load_recipe
+
+    if out is None and not dry_run:
+        raise click.UsageError("Missing option '--out'; only --dry-run goes without.")
+    try:
+        checked = load_recipe(recipe)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    import torch
+
+    from compressor.training_run import plan_training, run_training
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        data = load_data(checked)
+        if dry_run:
+            _report_plan(plan_training(checked, model_name=model_name, data=data))
+            return
+        result = run_training(checked, model_name=model_name, data=data, out=out, resume=resume,
+                              overwrite=overwrite)
+    except ValueError as error:  # RecipeError, TaskError, OutputError, ...: all say one line
+        raise click.ClickException(str(error)) from error
+    if not result.finished:
+        raise click.ClickException(f"stopped at step {result.step} of {result.steps}; "
+                                   "go on with the same command and --resume")
+    _report(out, result.metrics)
+
+
+def _report(out, metrics):
+    """Print what a finished run has reached and what it has shrunk."""
+    for key, value in metrics.items():
+        if key.startswith("eval_") and not key.endswith("loss"):
+            click.echo(f"{key.removeprefix('eval_').replace('_', ' ')}: {value:.4f}")
+    kept = metrics["nonzero_weights"] / metrics["encoder_weights"]
+    click.echo(f"encoder weights kept: {metrics['nonzero_weights']:,} of "
+               f"{metrics['encoder_weights']:,} ({100 * kept:.1f} %)")
+    _report_storage(metrics)
+    click.echo(f"model directory: {out}")
+
+
+def _report_storage(values):
+    ratio = values["dense_int8_bits"] / values["compressed_int8_bits"]
+    click.echo(f"structure: {values['structure']}; stored as {values['stored_as']}")
+    click.echo(f"int8 storage with indices: 1/{ratio:.2f} of dense int8")
+
+
+def _report_plan(plan):
+    click.echo(f"{plan['training_rows']:,} training rows, {plan['steps_per_epoch']:,} steps an epoch")
+    for stage in plan["stages"]:
+        notes = f"; ADMM interval every {stage['interval']} steps" if "interval" in stage else ""
+        click.echo(f"stage {stage['name']}: {stage['epochs']:g} epochs, {stage['steps']:,} steps, "
+                   f"peak rate {stage['learning_rate']:g}{notes}")
+    click.echo(f"pruned weights: {plan['pruned_weights']:,} of {plan['encoder_weights']:,} in the encoder")
+    _report_storage(plan)
+    for warning in plan["warnings"]:
+        click.echo(f"warning: {warning}")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def compare(runs, as_json):
+    """Put the results of several RUNS side by side: model directories that `compress train` left."""
+    from compressor.comparison import compare_runs, markdown_table
+
+    try:
+        rows = compare_runs(runs)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(rows, indent=1) if as_json else markdown_table(rows))
