@@ -15,7 +15,7 @@ def rows_of_word_layout(spec, tag_bits):
     """The rows of one word: ``part`` is its number in the column, ``last`` tells that it is the last."""
     return data.StructLayout({
         "valid": 1, "last": 1, "part": range(spec.words_per_column), "tag": tag_bits,
-        "column": range(spec.columns), "rows": spec.rows_layout()})
+        "rows": spec.rows_layout()})
 
 
 class BlockReader(wiring.Component):
@@ -30,7 +30,7 @@ class BlockReader(wiring.Component):
     Members
     -------
     tile : :py:`In(tile_rows_layout(spec))`
-        Steady while words of the tile are read.
+        Read with the request.
     valid_length : :py:`In(16)`
         Columns that count, in units of one, not of four.
     request : :py:`In(1)`
@@ -53,22 +53,22 @@ class BlockReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        spec, tile, parts = self.spec, self.tile, self.spec.words_per_column
+        spec, parts = self.spec, self.spec.words_per_column
         active, running = Signal(), Signal()
         part, next_part = Signal(range(parts)), Signal(range(parts))
         column, next_column = Signal.like(self.column), Signal.like(self.column)
         tag, next_tag = Signal.like(self.tag), Signal.like(self.tag)
-        base, next_base = Signal(spec.address_bits), Signal(spec.address_bits)
+        tile, next_tile = Signal(tile_rows_layout(spec)), Signal(tile_rows_layout(spec))
         last = part == parts - 1
         m.d.comb += [
             active.eq(self.request | running), part.eq(Mux(self.request, 0, next_part)),
             column.eq(Mux(self.request, self.column, next_column)),
             tag.eq(Mux(self.request, self.tag, next_tag)),
-            base.eq(Mux(self.request, tile.base, next_base))]
+            tile.eq(Mux(self.request, self.tile, next_tile))]
         m.d.sync += [
             running.eq(active & ~last), next_part.eq(part + 1), next_column.eq(column), next_tag.eq(tag),
-            next_base.eq(base + tile.stride),
-            self.read.enable.eq(active & (part < tile.groups)), self.read.address.eq(base + column)]
+            next_tile.eq(tile), next_tile.base.eq(tile.base + tile.stride),
+            self.read.enable.eq(active & (part < tile.groups)), self.read.address.eq(tile.base + column)]
 
         arrival = spec.read_latency + 1
         present = delay(m, self.read.enable, spec.read_latency, "present")
@@ -77,17 +77,18 @@ class BlockReader(wiring.Component):
         m.d.sync += [
             self.word.valid.eq(delay(m, active, arrival, "valid", reset=True)),
             self.word.last.eq(here_part == parts - 1), self.word.part.eq(here_part),
-            self.word.tag.eq(delay(m, tag, arrival, "tag")), self.word.column.eq(here_column)]
+            self.word.tag.eq(delay(m, tag, arrival, "tag"))]
+        phase, valid = (delay(m, tile[name], arrival, name) for name in ("phase", "valid"))
         columns_count = self._columns_that_count(m, here_column)
         phase_rows = SIZE * spec.units
         for row in range(spec.word_rows):
             counts = Signal(name=f"row_counts{row}")
-            m.d.comb += counts.eq(present & (here_part * spec.word_rows + row < tile.valid))
+            m.d.comb += counts.eq(present & (here_part * spec.word_rows + row < valid))
             for channel in range(SIZE):
                 value = Signal(8, name=f"value{row}_{channel}")
-                choices = [self.read_data[channel][phase * phase_rows + row].as_unsigned()
-                           for phase in range(spec.tiles_per_group)]
-                m.d.comb += value.eq(_choose(tile.phase, choices))
+                choices = [self.read_data[channel][number * phase_rows + row].as_unsigned()
+                           for number in range(spec.tiles_per_group)]
+                m.d.comb += value.eq(_choose(phase, choices))
                 m.d.sync += self.word.rows[row][channel].eq(
                     Mux(counts & columns_count[channel], value, self.masked))
         return m

@@ -4,6 +4,7 @@ from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl_templates.block_unit import select
 from rtl_templates.exp_table import MASKED_DISTANCE, WEIGHT_BITS
 from rtl_templates.pipeline import delay, register
 from rtl_templates.slot_assignment import SIZE
@@ -31,6 +32,8 @@ class MapSelector(wiring.Component):
     id : :py:`Out(spec.map_id_bits)`
     nearest : :py:`Out(ArrayLayout(8, 4))`
         Smallest distance of the kept keys of each query.
+    kept : :py:`Out(ArrayLayout(8, 4n))`
+        Distances of the kept keys, in slot order.
     """
 
     def __init__(self, spec):
@@ -38,7 +41,8 @@ class MapSelector(wiring.Component):
         super().__init__({
             "valid": In(1), "weights": In(data.ArrayLayout(WEIGHT_BITS, SIZE * SIZE)),
             "distances": In(data.ArrayLayout(8, SIZE * SIZE)), "o_valid": Out(1),
-            "id": Out(spec.map_id_bits), "nearest": Out(data.ArrayLayout(8, SIZE))})
+            "id": Out(spec.map_id_bits), "nearest": Out(data.ArrayLayout(8, SIZE)),
+            "kept": Out(data.ArrayLayout(8, spec.array.assignment.multipliers))})
 
     def elaborate(self, platform):
         m = Module()
@@ -76,18 +80,33 @@ class MapSelector(wiring.Component):
 
         m.d.comb += self.o_valid.eq(delay(m, self.valid, latency, "valid", reset=True))
         m.d.sync += self.id.eq(number)
+        distances = [delay(m, distance, latency - 1, f"distance{position}")
+                     for position, distance in enumerate(self.distances)]
         for row in range(SIZE):
-            distances = []
+            of_row = []
             for column in range(SIZE):
-                position = SIZE * row + column
-                distance = delay(m, self.distances[position], latency - 1, f"distance{position}")
-                table = sum(int(pattern[row, column]) << index for index, pattern in enumerate(masks))
-                kept = Signal(name=f"is_kept{position}")
-                m.d.comb += kept.eq(Const(table, 1 << spec.map_id_bits).bit_select(number, 1))
-                distances.append(Mux(kept, distance, MASKED_DISTANCE))
+                kept = Signal(name=f"is_kept{row}_{column}")
+                m.d.comb += kept.eq(self._table(number, [int(pattern[row, column]) for pattern in masks]))
+                of_row.append(Mux(kept, distances[SIZE * row + column], MASKED_DISTANCE))
             m.d.sync += self.nearest[row].eq(
-                smaller(smaller(distances[0], distances[1]), smaller(distances[2], distances[3])))
+                smaller(smaller(of_row[0], of_row[1]), smaller(of_row[2], of_row[3])))
+        assignment = spec.array.assignment
+        for slot in range(assignment.multipliers):
+            columns = [assignment.columns[entry][slot] for entry in spec.map_entries]
+            choices = sorted(set(columns))
+            code = Signal((len(choices) - 1).bit_length(), name=f"kept_code{slot}")
+            for bit in range(len(code)):
+                m.d.comb += code[bit].eq(
+                    self._table(number, [choices.index(column) >> bit & 1 for column in columns]))
+            row = slot // assignment.slots
+            m.d.sync += self.kept[slot].eq(
+                select(code, [distances[SIZE * row + column] for column in choices]))
         return m
+
+    def _table(self, number, bits):
+        """The bit of a pattern, by its number."""
+        packed = sum(bit << index for index, bit in enumerate(bits))
+        return Const(packed, 1 << self.spec.map_id_bits).bit_select(number, 1)
 
 
 def smaller(a, b):

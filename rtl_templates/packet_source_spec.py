@@ -105,6 +105,11 @@ class PacketSourceSpec:
         """Tiles of ``groups`` token groups."""
         return -(-groups * self.quarters // self.units)
 
+    def cycles(self, groups, columns, **what):
+        """Cycles from a command to its last beat, if headers and beats never wait; ``what``: of ``times``."""
+        times = self.times(columns, **what)
+        return [times.taken(times.offered) for _ in range(self.tile_count(groups))][-1]
+
     def control(self, entry):
         """Control field of an entry of the assignment in an index record."""
         if self.array.storage is PoolStorage.STREAM:

@@ -1,7 +1,7 @@
 """Row maxima: the largest score of each row of a tile, and the distances of scores below it."""
 
 from amaranth.hdl import Array, Module, Mux, Signal, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl_templates.block_reader import rows_of_word_layout
@@ -14,52 +14,50 @@ MASKED_SCORE = 0x80
 
 
 class RowMaxima(wiring.Component):
-    """Maxima of the words that ``collect`` marks; distances of every word.
+    """Distances of the words of one tile, while the maxima of the next are found.
 
-    Latency: a maximum counts for words that come 2 cycles after and later; 1 clock cycle from a word to its
-    distances. Throughput: a word per cycle.
+    Latency: 1 clock cycle from a word to its distances; a maximum is complete 2 cycles after the last word
+    that counts for it. Throughput: a word per cycle.
 
     Members
     -------
     clear : :py:`In(1)`
-    collect : :py:`In(1)`
-        Whether this cycle's word counts for the maxima.
-    word : :py:`In(rows_of_word_layout(spec, tag_bits))`
-    lower : :py:`In(1)`
-        Lowers every maximum by ``by``.
-    by : :py:`In(ArrayLayout(8, 4R))`
+        Forget the maxima that were found.
+    turn : :py:`In(1)`
+        Distances are below the maxima found from the next cycle on; the finding begins anew.
+    word : :py:`In(rows_of_word_layout(spec, 1))`
+        Its tag tells that it counts for the maxima of the next tile.
     distances : :py:`Out(spec.rows_layout())`
-        Maximum minus score, 0 to 254; ``MASKED_DISTANCE`` for masked scores. Of scores above a maximum
-        that was lowered the distance means nothing.
+        Maximum minus score, 0 to 254; ``MASKED_DISTANCE`` for masked scores.
     """
 
-    def __init__(self, spec, tag_bits):
+    def __init__(self, spec):
         self.spec = spec
-        super().__init__({
-            "clear": In(1), "collect": In(1), "word": In(rows_of_word_layout(spec, tag_bits)), "lower": In(1),
-            "by": In(data.ArrayLayout(8, SIZE * spec.units)), "distances": Out(spec.rows_layout())})
+        super().__init__({"clear": In(1), "turn": In(1), "word": In(rows_of_word_layout(spec, 1)),
+                          "distances": Out(spec.rows_layout())})
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        collected = register(m, self.collect, "collected", reset=True)
+        counts = register(m, self.word.valid & self.word.tag, "counts", reset=True)
         part = register(m, self.word.part, "part")
-        maxima = [Signal(signed(8), name=f"maximum{row}", reset_less=True)
-                  for row in range(SIZE * spec.units)]
         for row in range(spec.word_rows):
             scores = [self.word.rows[row][column].as_signed() for column in range(SIZE)]
             highest = register(m, larger(larger(scores[0], scores[1]), larger(scores[2], scores[3])),
                                f"highest{row}")
-            here = maxima[row::spec.word_rows]
-            for number, maximum in enumerate(here):
-                with m.If(self.clear):
-                    m.d.sync += maximum.eq(-128)
-                with m.Elif(collected & (part == number)):
-                    m.d.sync += maximum.eq(larger(maximum, highest))
-                with m.Elif(self.lower):
-                    m.d.sync += maximum.eq(maximum - self.by[number * spec.word_rows + row])
+            maxima = []
+            for number in range(spec.words_per_column):
+                found, maximum = (Signal(signed(8), name=f"{name}{number}_{row}", reset_less=True)
+                                  for name in ("found", "maximum"))
+                maxima.append(maximum)
+                with m.If(self.turn):
+                    m.d.sync += maximum.eq(found)
+                with m.If(self.clear | self.turn):
+                    m.d.sync += found.eq(-128)
+                with m.Elif(counts & (part == number)):
+                    m.d.sync += found.eq(larger(found, highest))
             maximum = Signal(signed(8), name=f"row_maximum{row}")
-            m.d.comb += maximum.eq(Array(here)[self.word.part] if len(here) > 1 else here[0])
+            m.d.comb += maximum.eq(Array(maxima)[self.word.part] if len(maxima) > 1 else maxima[0])
             for column in range(SIZE):
                 score = self.word.rows[row][column]
                 m.d.sync += self.distances[row][column].eq(

@@ -10,9 +10,11 @@ from compressor.intops.map_pruning import BLOCK, IntegerMapPruning
 from compressor.intops.softmax import KEYS_MAX
 from rtl_templates.buffer_ports import COUNT_BITS, STRIDE_BITS
 from rtl_templates.exp_table import ExpTable
+from rtl_templates.kept_distances import KeptDistances
 from rtl_templates.map_selector import selector_latency
 from rtl_templates.packet_source_spec import PacketSourceSpec
 from rtl_templates.row_quotients import RowQuotients
+from rtl_templates.score_passes import ScorePasses
 from rtl_templates.slot_assignment import SIZE
 
 
@@ -73,18 +75,23 @@ class SoftmaxSourceSpec(PacketSourceSpec):
         return max(1, (len(self.map_entries) - 1).bit_length())
 
     @property
-    def kept_period(self):
-        """Cycles of a pruned column: those of its beats or of its words, whichever are more."""
-        return max(self.kstep_beats, self.words_per_column)
+    def pass_period(self):
+        """Cycles of a column of a pass: its beats, or its words and those of the next tile."""
+        return max(self.column_beats, 2 * self.words_per_column)
 
     @property
     def weight_latency(self):
-        """Cycles from the request of a column to its first beat's entering the queue."""
+        """Cycles from the request of a column to its first beat of dense weights' entering the queue."""
         return self.read_cycles + self.words_per_column + 1 + ExpTable.LATENCY
 
     @property
+    def kept_latency(self):
+        """Cycles from the request of a pruned column to its first beat's entering the queue."""
+        return KeptDistances.LATENCY + ExpTable.LATENCY
+
+    @property
     def select_latency(self):
-        """Cycles from the request of the last column to the last index beat's entering the queue."""
+        """Cycles from the request of a tile's last column to its selection's being complete."""
         gathered = self.tiles.bus_bits < 8 * BLOCK * BLOCK
         return (self.weight_latency + self.column_beats - 1 + gathered
                 + selector_latency(len(self.map_entries), self.map_power) + 2)
@@ -97,24 +104,51 @@ class SoftmaxSourceSpec(PacketSourceSpec):
         """K-steps of a tile."""
         return columns if pruned else columns * self.parts
 
-    def prepare_cycles(self, columns):
-        """Cycles from a packet's last beat to the next header's being offered; from the command, one more.
-
-        The first pass, which finds the maxima, reads a word per cycle.
-        """
-        return columns * self.words_per_column + 1
-
     def load_cycles(self, columns, *, pruned=False):
         """Cycles from the header's being taken to the last beat's being taken, if beats never wait."""
         if pruned:
-            index = (columns - 1) * self.column_beats + self.select_latency + 1
-            weights = (columns - 1) * self.kept_period + self.kstep_beats
+            weights = columns * self.kstep_beats + self.kept_latency
         else:
-            index = self.tiles.index_beats(columns * self.parts)
-            weights = columns * self.column_beats
-        return index + weights + self.weight_latency + RowQuotients.CYCLES + self.tiles.constant_beats
+            weights = 1 + (columns - 1) * self.pass_period + self.column_beats + self.weight_latency
+        return (self.tiles.index_beats(self.ksteps(columns, pruned=pruned)) + weights
+                + RowQuotients.CYCLES + self.tiles.constant_beats)
 
-    def cycles(self, groups, columns, *, pruned=False):
-        """Cycles from a command to its last beat, if beats never wait."""
-        tile = self.prepare_cycles(columns) + self.load_cycles(columns, pruned=pruned)
-        return 1 + self.tile_count(groups) * tile
+    def times(self, columns, start=0, *, pruned=False):
+        """Times of the packets of a command that is taken in cycle ``start``."""
+        return SoftmaxTimes(self, columns, start, pruned=pruned)
+
+
+class SoftmaxTimes:
+    """When the headers of a command's packets are offered: ``offered``, of the next one.
+
+    With e the last beat of a packet, S = ``pass_period``, C columns, p the first cycle of a tile's pass:
+
+    * the maxima of the first tile are found ``words_per_column * C`` cycles after the command;
+    * dense: a header is offered two cycles after that, or two after e of the packet before;
+    * pruned: ``p_0 = words_per_column * C + 3``, ``p_i = max(p_{i-1} + C S + 2, e_{i-2} + 1)``; the tile is
+      selected at ``s_i = p_i + (C - 1) S + select_latency``, its header offered at ``max(s_i, e_{i-1}) + 2``.
+    """
+
+    def __init__(self, spec, columns, start, *, pruned=False):
+        self.spec, self.columns, self.pruned = spec, columns, pruned
+        self.load = spec.load_cycles(columns, pruned=pruned)
+        found = start + spec.words_per_column * columns
+        self.next_pass = found + ScorePasses.TURN
+        self.end = found + 1  # of the packet before; at first it stands for the maxima
+        self._offer()
+
+    def taken(self, header):
+        """The next header is taken in that cycle; returns the cycle of its packet's last beat."""
+        before, self.end = self.end, header + self.load
+        self.next_pass = max(self.next_pass + self.columns * self.spec.pass_period + ScorePasses.TURN - 1,
+                             before + 1)
+        self._offer()
+        return self.end
+
+    def _offer(self):
+        ready = self.end
+        if self.pruned:
+            spec = self.spec
+            selected = self.next_pass + (self.columns - 1) * spec.pass_period + spec.select_latency
+            ready = max(ready, selected)
+        self.offered = ready + 2

@@ -116,13 +116,12 @@ def check_packets(got, expected):
                                 f"{packets[wrong[:8]].tolist()}, not {goal[wrong[:8]].tolist()}")
 
 
-def check_times(times, prepare, load, hold):
-    """Assert when headers and last beats of one command were taken; ``prepare``, ``load`` in cycles."""
-    expected, last = [], 1  # the cycle after the command stands for the last beat of a packet before
+def check_times(times, model, hold):
+    """Assert when headers and last beats of one command were taken; ``model``: the ``times`` of its spec."""
+    expected = []
     for _ in times:
-        header = last + prepare + hold
-        last = header + load
-        expected.append((header, last))
+        header = model.offered + hold
+        expected.append((header, model.taken(header)))
     assert [(tile[0], tile[-1]) for tile in times.tolist()] == expected
 
 
