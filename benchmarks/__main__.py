@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("projection", "harness_speed", "linear_layers", "encoder_layer", "array_resources")
+BENCHMARKS = ("projection", "harness_speed", "linear_layers", "encoder_layer", "map_pruning",
+              "array_resources")
 
 
 def main():

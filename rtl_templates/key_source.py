@@ -70,7 +70,8 @@ class KeySource(PacketSource):
         m.submodules.index = index = DenseIndex(spec)
         record = row_constants_record(command.multiplier, command.shift)
         m.d.comb += [
-            sections.start.eq(frame.running & sections.idle), sections.ksteps.eq(command.columns * spec.parts),
+            sections.start.eq(frame.running & sections.idle),
+            sections.ksteps.eq(command.columns * spec.parts),
             index.start.eq(sections.start), index.columns.eq(command.columns),
             index.advance.eq(sections.index_advance), sections.index_beat.eq(index.beat),
             sections.index_last.eq(index.last),

@@ -64,8 +64,9 @@ class ScorePasses(wiring.Component):
         super().__init__({
             "start": In(1), "tensor": In(tensor_layout(spec)), "columns": In(range(spec.columns + 1)),
             "valid_length": In(COUNT_BITS), "go": In(1), "room": In(1), "waiting": Out(1), "begins": Out(1),
-            "moving": Out(1), "done": Out(1), "read": Out(read_port(spec)), "read_data": In(word_layout(spec)),
-            "valid": Out(1), "last": Out(1), "distances": Out(spec.rows_layout())})
+            "moving": Out(1), "done": Out(1), "read": Out(read_port(spec)),
+            "read_data": In(word_layout(spec)), "valid": Out(1), "last": Out(1),
+            "distances": Out(spec.rows_layout())})
 
     def elaborate(self, platform):
         m = Module()

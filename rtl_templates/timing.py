@@ -35,15 +35,10 @@ of their MATMUL; s_i is the beats of all tiles before:
 * last result requantized: ``drained_i = L_i + result_latency + 4 W_i - 1``.
 The array is idle at ``drained_i + drained_to_idle`` of its last tile.
 
-With an encoder the results go through the GELU table on top of the requantizer, and
-
-* a table of n beats of E entries takes ``1 + n * E`` cycles of the loader, a local header 1; neither waits
-  for a bank;
-* a tile made on chip: its header is offered ``prepare_cycles`` after the last beat of the one before, or
-  ``1 + prepare_cycles`` after its unit's dispatch; h_i waits for that instead of for the stream;
-  ``e_i = h_i + load_cycles``. Its unit is idle at ``e + 1`` of its last tile;
-* KEYS, SOFTMAX, TRANSPOSE and NORM are dispatched once all four of these units are idle; TRANSPOSE and
-  NORM are idle ``cycles(groups, columns) + 1`` after their dispatch.
+With an encoder the results go through the GELU table on top of the requantizer. A table of n beats of E
+entries takes ``1 + n * E`` cycles of the loader, a local header 1; neither waits for a bank. The times of
+tiles that are made on chip, and of the units of encoder layers, are those of
+:mod:`rtl_templates.encoder_timing`; h_i waits for the tile's header instead of for the stream.
 
 With several sequences, END of all but the last only waits for all units; the next sequence's first
 descriptor follows it as any other would, and the weight stream begins anew without a gap.
@@ -60,12 +55,12 @@ from dataclasses import dataclass
 from rtl_templates.array_spec import AcceleratorSpec
 from rtl_templates.axi import OUTSTANDING_BEATS, burst_beats
 from rtl_templates.beat_fifo import BeatFifo
-from rtl_templates.encoder_units import EncoderUnitSpecs
+from rtl_templates.encoder_timing import ENCODER_UNITS, UnitTimes
 from rtl_templates.gelu_table import GeluTable
 from rtl_templates.kstep_fetch import KStepFetch
 from rtl_templates.load_unit import LoadUnit, word_interval
 from rtl_templates.matmul_controller import MatmulController
-from rtl_templates.program_format import Flag, Opcode, Unit
+from rtl_templates.program_format import Opcode, Unit
 from rtl_templates.requantizer import RowRequantizer
 from rtl_templates.sequencer import ENCODER_OPCODES, Sequencer, program_memory
 from rtl_templates.slot_assignment import SIZE
@@ -75,8 +70,6 @@ from rtl_templates.stream_writer import StreamWriter
 from rtl_templates.tile_banks import SLOTS
 from rtl_templates.tile_format import Table
 from rtl_templates.tile_loader import ENTRY_BITS, TileLoader
-
-ENCODER_UNITS = Unit.KEYS | Unit.SOFTMAX | Unit.TRANSPOSE | Unit.NORM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +116,6 @@ class Timing:
     """From the last K-step of a tile to its bank's being filled again."""
     drained_to_idle = 1
     """From the last requantized row to the array's being idle."""
-
-    unit_to_idle = 1
-    """From a unit's last cycle to its being idle."""
 
     @property
     def word_interval(self):
@@ -211,37 +201,6 @@ class LocalPacket:
     tiles: int
 
 
-class _Source:
-    """The tiles that one KEYS or SOFTMAX makes: (words, ksteps), cycles to prepare and to load each."""
-
-    def __init__(self, specs, descriptor, dispatch, length):
-        columns = descriptor.length
-        if descriptor.opcode is Opcode.KEYS:
-            unit = specs.keys
-            self.prepare, self.load = unit.prepare_cycles, unit.load_cycles(columns)
-            self.ksteps = columns * unit.parts
-        else:
-            unit = specs.softmax
-            pruned = unit.prunes(descriptor.flags & Flag.MAP_PRUNING, length)
-            self.prepare, self.load = unit.prepare_cycles(columns), unit.load_cycles(columns, pruned=pruned)
-            self.ksteps = unit.ksteps(columns, pruned=pruned)
-        self.blocks, self.units = descriptor.groups * unit.quarters, unit.units
-        self.left = unit.tile_count(descriptor.groups)
-        self.offered = dispatch + 1 + self.prepare
-        self.idle_at = None
-
-    def next(self, earliest):
-        """The next tile and the end of its loading, which may begin at ``earliest``."""
-        end = max(self.offered, earliest) + self.load
-        words = min(self.units, self.blocks)
-        self.blocks -= words
-        self.left -= 1
-        self.offered = end + self.prepare
-        if not self.left:
-            self.idle_at = end + Timing.unit_to_idle
-        return (words, self.ksteps), end
-
-
 class _Tiles:
     """The recursion over the tiles of a run; ``product`` advances it by one MATMUL."""
 
@@ -302,44 +261,13 @@ class _Tiles:
         if not self.sources:
             raise ValueError("a product comes before the KEYS or SOFTMAX that makes its tiles")
         tile, self.load_end = self.sources[0].next(max(self.load_end + 1, self._free()))
-        if not self.sources[0].left:
+        if not self.sources[0].tiles:
             self.sources.popleft()
         return tile
 
     def _free(self):
         """First cycle with a free bank and a free slot of row constants."""
         return max(self.before_last, self.drained[0]) + self.timing.release_to_load
-
-
-class _Units:
-    """When the units of encoder layers are idle."""
-
-    def __init__(self, spec, array):
-        self.array = array
-        self.specs = None if spec.encoder is None else EncoderUnitSpecs(spec)
-        self.idle_at, self.sources = {}, {}
-
-    def idle(self, wait=ENCODER_UNITS):
-        """First cycle in which all of these are idle."""
-        for unit in list(self.sources):
-            if unit & wait:
-                source = self.sources.pop(unit)
-                if source.idle_at is None:
-                    raise ValueError(f"a descriptor waits for {unit.name} before a product took its tiles")
-                self.idle_at[unit] = source.idle_at
-        return max((time for unit, time in self.idle_at.items() if unit & wait), default=0)
-
-    def start(self, descriptor, time, length):
-        """Begin a descriptor's work."""
-        opcode = descriptor.opcode
-        if opcode in (Opcode.KEYS, Opcode.SOFTMAX):
-            source = _Source(self.specs, descriptor, time, length)
-            self.sources[Unit[opcode.name]] = source
-            self.array.sources.append(source)
-        else:
-            unit = self.specs.norm if opcode is Opcode.NORM else self.specs.transposer
-            cycles = unit.cycles(descriptor.groups, descriptor.length)
-            self.idle_at[Unit[opcode.name]] = time + cycles + Timing.unit_to_idle
 
 
 def predict(spec, descriptors, tiles, memory=None, lengths=(0,)):
@@ -383,7 +311,7 @@ def predict(spec, descriptors, tiles, memory=None, lengths=(0,)):
         raise ValueError(f"the program consumes {needed} tiles; the weight stream has {present}")
 
     array = _Tiles(timing, itertools.chain.from_iterable(itertools.repeat(tiles, len(lengths))), memory)
-    units = _Units(spec, array)
+    units = UnitTimes(spec, array.sources)
     ready = (timing.address + memory.read_latency + timing.program_beats(len(descriptors)) - 1
              + timing.fetch_to_dispatch)
     load_idle = store_idle = 0

@@ -103,6 +103,23 @@ CASES = [(1, 1, 1, None), (13, 11, 0, None), (18, 17, 1, None), (3, 0, 1, None),
 """Padding of every kind, lengths 0, 1, 3 and 4, equal rows, extremes, pruned and dense in turn."""
 
 
+def uneven(tokens, rows):
+    """Scores whose rows are far above and far below those of the tile before, ``rows`` a tile."""
+    level = np.where(np.arange(tokens) // rows % 2, -90, 90)
+    return level[:, None] + np.random.default_rng(tokens).integers(-37, 38, (tokens, tokens))
+
+
+@pytest.mark.parametrize(("lanes", "units", "bus_bits"), [(4, 4, 128), (4, 8, 128), (8, 1, 32), (8, 4, 256)])
+def test_nothing_of_another_tile_counts(lanes, units, bus_bits):
+    """Maxima, smallest kept distances and sums begin anew; as many columns as a pass takes longest over."""
+    spec = SoftmaxSourceSpec(**geometry(lanes=lanes, units=units, bus_bits=bus_bits), columns=12,
+                             address_bits=10, map_entries=(5, 0, 3))
+    tokens = min(45, 12 * units + 2)
+    check(spec, [(tokens, tokens - 1, 1, uneven(tokens, 4 * units)),
+                 (tokens, tokens, 0, uneven(tokens, 4 * units)),
+                 (tokens, 6, 1, uneven(tokens, 4 * units))])
+
+
 def test_without_map_pruning():
     """The flag is ignored."""
     spec = SoftmaxSourceSpec(**geometry(lanes=8, units=2, bus_bits=128), columns=10, address_bits=10)
@@ -125,9 +142,9 @@ def test_packets_are_those_of_the_format(lanes, units, bus_bits, power):
     check(spec, CASES, seed=units)
 
 
-@pytest.mark.parametrize(("stall", "hold"), [(0.3, 0), (0.8, 9), (0.0, 5)])
+@pytest.mark.parametrize(("stall", "hold"), [(0.3, 0), (0.8, 9), (0.0, 5), (0.0, 150)])
 def test_beats_wait_for_the_consumer(stall, hold):
-    """Random back-pressure loses no beat and changes none; a header that waits delays the rest as long."""
+    """Random back-pressure loses no beat and changes none; a header that waits delays its packet as long."""
     spec = SoftmaxSourceSpec(**geometry(lanes=4, units=2, bus_bits=64), columns=16, address_bits=10,
                              read_latency=3, map_entries=(0, 1, 2, 3, 4))
     check(spec, [(40, 9, 0, None), (18, 18, 1, None)], seed=3, stall=stall, hold=hold)
