@@ -150,13 +150,15 @@ def memories(spec):
 
 
 def _encoder_memories(spec):
-    """The side bank, tables (two banks each) and what LayerNorm keeps between its two passes."""
+    """The side bank, tables (two banks each), what map pruning keeps, and LayerNorm between its passes."""
     lanes, encoder = spec.array.lanes, spec.encoder
-    norm = EncoderUnitSpecs(spec).norm
+    norm, softmax = EncoderUnitSpecs(spec).norm, EncoderUnitSpecs(spec).softmax
     channels, beats = norm.channels, norm.beats(encoder.columns)
-    return {
+    pruned = {"kept distances": (spec.tiles.weight_bits, softmax.kept_rows, 1),
+              "map index": (spec.bus_bits, softmax.index_rows, 1)} if encoder.map_entries else {}
+    return pruned | {
         "side bank": (spec.array.word_bits, encoder.side_words, 1),
-        "exp tables": (WEIGHT_BITS, 2 * TABLE_ENTRIES, spec.bus_bits // 8),
+        "exp tables": (WEIGHT_BITS, 2 * TABLE_ENTRIES, spec.bus_bits // 8 * (2 if pruned else 1)),
         "GELU tables": (8, 4 * TABLE_ENTRIES, lanes),
         "LayerNorm buffer": (16 * channels * lanes, norm.buffer_beats, 1),
         "LayerNorm scales": (47, 2 << (beats - 1).bit_length(), channels),

@@ -46,8 +46,7 @@ class KeptDistances(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spec, bus_bits, slots = self.spec, self.spec.tiles.bus_bits, self.spec.array.assignment.slots
-        m.submodules.memory = memory = Memory(shape=spec.tiles.weight_bits,
-                                              depth=2 << len(self.column), init=[])
+        m.submodules.memory = memory = Memory(shape=spec.tiles.weight_bits, depth=spec.kept_rows, init=[])
         write, read = memory.write_port(), memory.read_port()
         m.d.comb += [write.en.eq(self.write), write.addr.eq(Cat(self.write_column, self.write_bank)),
                      write.data.eq(self.kstep), read.addr.eq(Cat(self.column, self.bank))]

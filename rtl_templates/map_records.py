@@ -8,7 +8,6 @@ from amaranth.lib.wiring import In, Out
 from rtl_templates.exp_table import MASKED_DISTANCE, WEIGHT_BITS
 from rtl_templates.kept_distances import KeptDistances
 from rtl_templates.map_selector import MapSelector, smaller
-from rtl_templates.record_memory import number_of
 from rtl_templates.slot_assignment import SIZE
 
 BLOCK_BYTES = SIZE * SIZE
@@ -115,14 +114,14 @@ class MapRecords(wiring.Component):
     def _index(self, m, complete, column, column_end, bank, read_bank, ids):
         """Records to beats of the index section, into memory and out again."""
         spec, tiles = self.spec, self.spec.tiles
-        beats = tiles.index_beats(spec.columns)
         record = Signal(tiles.record_bits)
         controls = [self._control(ids.word_select(unit, spec.map_id_bits)) for unit in range(spec.units)]
         m.d.comb += record.eq(Cat(Cat(column, Const(0, tiles.column_bits))[:tiles.column_bits],
                                   Const(0, int(tiles.has_dense_bit)), controls))
         position, shift = Signal(range(tiles.records_per_beat)), tiles.records_per_beat.bit_length() - 1
-        beat, number, final = Signal(tiles.bus_bits), Signal(number_of(beats)), Signal(number_of(beats))
-        m.submodules.index = memory = Memory(shape=tiles.bus_bits, depth=2 << len(number), init=[])
+        beat, number, final = (
+            Signal(tiles.bus_bits), Signal(range(spec.index_rows // 2)), Signal(range(spec.index_rows // 2)))
+        m.submodules.index = memory = Memory(shape=tiles.bus_bits, depth=spec.index_rows, init=[])
         write, read = memory.write_port(), memory.read_port()
         with m.If(complete):
             with m.If(position == 0):

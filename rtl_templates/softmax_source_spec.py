@@ -75,6 +75,16 @@ class SoftmaxSourceSpec(PacketSourceSpec):
         return max(1, (len(self.map_entries) - 1).bit_length())
 
     @property
+    def kept_rows(self):
+        """K-steps that the memory of kept distances has places for: those of two tiles."""
+        return 2 << (self.columns - 1).bit_length()
+
+    @property
+    def index_rows(self):
+        """Beats that the memory of index sections has places for: those of two tiles."""
+        return 2 << max(1, (self.tiles.index_beats(self.columns) - 1).bit_length())
+
+    @property
     def pass_period(self):
         """Cycles of a column of a pass: its beats, or its words and those of the next tile."""
         return max(self.column_beats, 2 * self.words_per_column)
