@@ -13,6 +13,7 @@ from compressor.attention_maps import map_pruning_of, set_map_pruning
 from compressor.bundle import Bundle, save_bundle
 from compressor.calibration import calibrate_linears
 from compressor.encoder_quantization import calibrate_encoder, quantize_encoder, to_tensors
+from compressor.encoder_scales import EncoderScales, ScalesError
 from compressor.golden_model import GoldenModel
 from compressor.layer_weights import ROLES, layer_name
 from compressor.map_pool import prune_maps
@@ -47,7 +48,8 @@ def export(model_dir, out, *, task, rows, validation=None, methods=None, attenti
         The bundle; written aside, then renamed.
     task : compressor.tasks.Task
     rows : list of dict
-        Rows of the task to calibrate on; 64 to 256 training rows suffice.
+        Rows of the task to calibrate on; 64 to 256 training rows suffice. A model that was trained in
+        integers keeps the scales of its training, and these rows are not used.
     validation : list of dict, optional
         Rows on which the float and the fake-quantized model are compared; the results go into
         ``metrics["quantization"]``.
@@ -88,12 +90,16 @@ def export(model_dir, out, *, task, rows, validation=None, methods=None, attenti
     if pruning is not None and methods:
         raise ModelDirError(f"{model_dir}: attention maps are pruned where the whole encoder is quantized; "
                             "add --no-attention-maps, or leave out --linear-only")
-    note(f"calibrating on {len(rows)} rows of {task.name}")
+    # Scales of a training with other attention maps would not fit these.
+    as_trained = (pruning is None) == (info.map_pruning is None)
+    scales = _trained_scales(model_dir, model) if as_trained and not methods else None
+    note(f"calibrating on {len(rows)} rows of {task.name}" if scales is None
+         else "quantizing with the scales that the model was trained with")
     if methods:
         layers, operators = quantize_layers(model, calibrate_linears(model, batches, methods=methods),
                                             info.structure_of), {}
     else:
-        quantized = _quantize_encoder(model, batches, info, model_dir, pruning)
+        quantized = _quantize_encoder(model, batches, scales, info, model_dir, pruning)
         layers, operators = quantized.layers, to_tensors(quantized.operators)
     bundle = Bundle(
         model={"architecture": names.name, "config": names.plain_config(model.config), "task": info.task,
@@ -103,7 +109,8 @@ def export(model_dir, out, *, task, rows, validation=None, methods=None, attenti
         host={"state_dict": _host_state(model), "tokenizer": _tokenizer_files(model_dir)},
         recipe=_read_plain(Path(model_dir) / RECIPE_FILE, yaml.safe_load),
         metrics={"training": _read_plain(Path(model_dir) / METRICS_FILE, json.loads),
-                 "calibration": {"rows": len(rows), **maps, **(methods.to_plain() if methods else {})}})
+                 "calibration": {"rows": len(rows), **maps, **(methods.to_plain() if methods else {})}
+                 if scales is None else {"scales": "trained"}})
     if validation:
         note(f"comparing float and quantized model on {len(validation)} rows")
         compared = compare_quantized(bundle, task, validation, tokenizer, model)
@@ -178,10 +185,17 @@ def _unused_pool(pruning):
     return PatternPool(patterns=pruning.patterns, keep=int(pruning.patterns[0].sum()))
 
 
-def _quantize_encoder(model, batches, info, model_dir, pruning):
+def _trained_scales(model_dir, model):
+    try:
+        return EncoderScales.load(model_dir, model)
+    except ScalesError as error:
+        raise ModelDirError(str(error)) from error
+
+
+def _quantize_encoder(model, batches, scales, info, model_dir, pruning):
     names = [layer_name(index, role) for index in range(model.config.num_hidden_layers) for role in ROLES]
     try:
-        return quantize_encoder(model, calibrate_encoder(model, batches),
+        return quantize_encoder(model, scales or calibrate_encoder(model, batches),
                                 structure_of={name: info.structure_of(module_path(model, name))
                                               for name in names},
                                 map_pruning=pruning)

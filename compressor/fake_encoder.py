@@ -82,12 +82,6 @@ class FakeEncoder:
             x = traces[-1]["output"]
         return traces
 
-    def compute(self, x, lengths):
-        """Last hidden states, float32 integers, shape (batch, tokens, hidden) as ``x``."""
-        for layer in self.layers:
-            x = layer.trace(x, lengths)["output"]
-        return x
-
 
 class TrainedEncoder:
     """Makes the FakeEncoder of a float model's present weights; gradients reach the weights.

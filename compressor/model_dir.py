@@ -3,7 +3,8 @@
 ``from_pretrained`` loads it without this package; removed weights are true zeros. Attention maps are then
 whole: :func:`load_model_dir` prunes them as in training. Beside the usual
 files lie ``compression.json`` (structure of every linear layer), ``recipe.yaml``, ``metrics.json`` and
-``train_log.jsonl``. Block indices are not stored: the structure finds them again in the weights.
+``train_log.jsonl``. Block indices are not stored: the structure finds them again in the weights. A model
+that was trained in integers has ``activation_scales.json`` too: with the weights it determines them all.
 """
 
 import json
@@ -123,8 +124,10 @@ def summarize(model, info):
             "compressed_int8_bits": bits}
 
 
-def write_model_dir(folder, *, model, tokenizer, info, recipe, metrics):
+def write_model_dir(folder, *, model, tokenizer, info, recipe, metrics, scales=None):
     """Write everything, aside first; ``compression.json`` arrives last and marks the whole.
+
+    ``scales`` are the EncoderScales of a model that was trained in integers.
 
     Raises
     ------
@@ -140,6 +143,8 @@ def write_model_dir(folder, *, model, tokenizer, info, recipe, metrics):
     tokenizer.save_pretrained(aside)
     (aside / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
     _write_json(aside / METRICS_FILE, metrics)
+    if scales is not None:
+        scales.save(aside)
     _write_json(aside / COMPRESSION_FILE, _to_plain(info))
     for path in sorted(aside.iterdir(), key=lambda path: path.name == COMPRESSION_FILE):
         os.replace(path, folder / path.name)

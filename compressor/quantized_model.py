@@ -29,7 +29,10 @@ def to_quantized_model(bundle):
         for name, layer in bundle.layers.items():
             encoder.set_submodule(module_path(model, name), QuantizedLinear(layer, bundle.folding(name)))
         return model
-    scales = bundle.operators[SCALES_PATH]
+    # The query's folding has what its layer's input is worth, channel by channel.
+    queries = [name for name, layer in bundle.layers.items() if layer.role == "q"]
+    steps = [bundle.layers[name].input_scale * bundle.folding(name).column_factor for name in queries]
+    steps.append(ActivationScales.from_dict(bundle.operators[SCALES_PATH], "output").steps)
     encoders = {}
 
     def encoder_on(device):
@@ -37,8 +40,7 @@ def to_quantized_model(bundle):
             encoders[device] = FakeEncoder.of(bundle.encoder, device)
         return encoders[device]
 
-    compute_in_integers(model, encoder_on, ActivationScales.from_dict(scales, "input"),
-                        ActivationScales.from_dict(scales, "output"))
+    compute_in_integers(model, encoder_on, steps)
     return model
 
 
@@ -59,34 +61,42 @@ def train_in_integers(model, scales, map_pruning=None):
     ValueError
         If the model's activation function is not GELU, or the scales do not fit it.
     """
-    compute_in_integers(model, TrainedEncoder(model, scales, map_pruning).encoder, scales.input,
-                        scales.entrances()[-1])
+    compute_in_integers(model, TrainedEncoder(model, scales, map_pruning).encoder,
+                        [entrance.steps for entrance in scales.entrances()])
 
 
-def compute_in_integers(model, encoder_on, entrance, exit_scales):
+def compute_in_integers(model, encoder_on, steps):
     """Replace the forward pass of a model without its head; the modules and parameters stay.
+
+    It returns hidden states and attention maps where asked for them, as real values.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
     encoder_on : function of a torch.device
         Gives the FakeEncoder of one forward pass.
-    entrance, exit_scales : ActivationScales
-        Of the encoder's input and output.
+    steps : sequence of float64 arrays, shape (hidden,)
+        Real value of activation 1 of each channel, at the input of every layer and at the output.
     """
     base, architecture, padding = encoder_of(model), architecture_of(model), model.config.pad_token_id or 0
     pooler = getattr(base, "pooler", None)
 
-    def forward(input_ids, attention_mask=None, token_type_ids=None, **_):
+    def forward(input_ids, attention_mask=None, token_type_ids=None, output_hidden_states=False,
+                output_attentions=False, **_):
         # Autocast would round the integers to bfloat16.
         with torch.autocast(input_ids.device.type, enabled=False):
-            x = embed(base.embeddings, architecture, padding, entrance, input_ids, token_type_ids)
+            x = embed(base.embeddings, architecture, padding, steps[0], input_ids, token_type_ids)
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            output = encoder_on(x.device).compute(x, mask.long().sum(dim=1))
-            steps = torch.tensor(exit_scales.steps, dtype=torch.float32, device=x.device)
-            hidden = output * steps
+            traces = encoder_on(x.device).trace(x, mask.long().sum(dim=1))
+            states = [x, *(trace["output"] for trace in traces)]
+            wanted = range(len(states)) if output_hidden_states else [len(states) - 1]
+            hidden = [states[index] * torch.tensor(steps[index], dtype=torch.float32, device=x.device)
+                      for index in wanted]
+            maps = [trace["weights"] / trace["sums"].clamp(min=1)[..., None] for trace in traces
+                    ] if output_attentions else None
         return BaseModelOutputWithPoolingAndCrossAttentions(
-            last_hidden_state=hidden, pooler_output=None if pooler is None else pooler(hidden))
+            last_hidden_state=hidden[-1], pooler_output=None if pooler is None else pooler(hidden[-1]),
+            hidden_states=tuple(hidden) if output_hidden_states else None, attentions=maps and tuple(maps))
 
     base.forward = forward
 
@@ -96,7 +106,7 @@ def compute_in_float(model):
     encoder_of(model).__dict__.pop("forward", None)
 
 
-def embed(embeddings, architecture, padding_id, scales, input_ids, token_type_ids=None):
+def embed(embeddings, architecture, padding_id, steps, input_ids, token_type_ids=None):
     """Twin of :meth:`compressor.host.BertHost.embed`: float32 integers, shape (batch, tokens, hidden).
 
     Both compute in float64 and differ at most in its last bits before they round.
@@ -107,7 +117,8 @@ def embed(embeddings, architecture, padding_id, scales, input_ids, token_type_id
         The embeddings of the transformers model.
     architecture : compressor.architectures.Architecture
     padding_id : int
-    scales : ActivationScales
+    steps : float64 array, shape (hidden,)
+        Real value of activation 1 of each channel.
     input_ids, token_type_ids : int64 tensors, shape (batch, tokens)
         Token types 0 where None.
     """
@@ -121,5 +132,5 @@ def embed(embeddings, architecture, padding_id, scales, input_ids, token_type_id
         x = x + embeddings.token_type_embeddings(types).double()
     norm = embeddings.LayerNorm
     x = torch.nn.functional.layer_norm(x, x.shape[-1:], norm.weight.double(), norm.bias.double(), norm.eps)
-    steps = torch.tensor(scales.steps, device=x.device)
-    return requantize(x / steps, torch.ones((), dtype=torch.float64, device=x.device))
+    one = torch.ones((), dtype=torch.float64, device=x.device)
+    return requantize(x / torch.tensor(steps, device=x.device), one)

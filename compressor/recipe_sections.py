@@ -250,7 +250,24 @@ class RetrainStage(_Stage):
     method: Literal["retrain"]
 
 
-Stage = Annotated[DenseStage | AdmmStage | SrSteStage | RetrainStage, Field(discriminator="method")]
+class QuantizeStage(_Stage):
+    """Quantization-aware training: the forward pass computes the integers of the exported model.
 
-STAGE_ORDER = ("dense", "admm", "sr_ste", "retrain")
+    At its start the weights are pruned for good, if the recipe prunes, and the activation scales are
+    calibrated; they stay as they are, and ``compress export`` uses them.
+
+    Parameters
+    ----------
+    calibration_rows : int
+        Training rows, from the first, that the activation scales are chosen for.
+    """
+
+    method: Literal["quantize"]
+    calibration_rows: int = Field(128, ge=1)
+
+
+Stage = Annotated[DenseStage | AdmmStage | SrSteStage | RetrainStage | QuantizeStage,
+                  Field(discriminator="method")]
+
+STAGE_ORDER = ("dense", "admm", "sr_ste", "retrain", "quantize")
 """Methods of stages in the order in which they may follow each other."""

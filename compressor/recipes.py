@@ -10,6 +10,7 @@ A recipe is a list of stages that run one after the other on one model::
       - {method: dense, epochs: 1}
       - {method: admm, epochs: 3, rho: 0.01}
       - {method: retrain, epochs: 2}
+      - {method: quantize, epochs: 1}
 """
 
 from pathlib import Path
@@ -78,8 +79,9 @@ class Recipe(Section):
 
     @property
     def prunes(self):
-        """Whether any stage prunes weights."""
-        return any(stage.method != "dense" for stage in self.stages)
+        """Whether any stage prunes weights, or keeps what the model's directory says is pruned."""
+        return (self.structure.kind == "model"
+                or any(stage.method not in ("dense", "quantize") for stage in self.stages))
 
     def prunes_maps_in(self, stage):
         """Whether attention maps are pruned in a stage."""

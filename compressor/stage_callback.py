@@ -26,11 +26,14 @@ class StageCallback(TrainerCallback):
         trainer = self.trainer
         if trainer.recipe.distillation and trainer.distiller is None and trainer.span.stage.method != "dense":
             trainer.keep_teacher()
-        logs = trainer.stages.enter(trainer.span.stage, trainer.optimizer)
-        logs |= trainer.stages.begin_maps(trainer.span.stage, trainer.first_batches)
+        stage = trainer.span.stage
+        logs = trainer.stages.enter(stage, trainer.optimizer)
+        logs |= trainer.stages.begin_maps(stage, trainer.first_batches)
         if logs:
             trainer.log(logs)
-        trainer.stages.before_forward(trainer.span.stage, state.global_step - trainer.span.start)
+        if stage.method == "quantize":
+            trainer.enter_integers(stage)
+        trainer.stages.before_forward(stage, state.global_step - trainer.span.start)
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         trainer = self.trainer

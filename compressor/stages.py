@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from compressor.admm import AdmmState
 from compressor.attention_maps import set_map_pruning
 from compressor.blocks import to_blocks
+from compressor.encoder_scales import EncoderScales
 from compressor.intops.map_pruning import IntegerMapPruning
 from compressor.map_pool import prune_maps
 from compressor.masks import FixedMasks
@@ -35,7 +36,7 @@ class CheckpointError(ValueError):
 
 
 class StageState:
-    """Structure, ADMM or SR-STE state and masks of a model while a recipe runs.
+    """Structure, ADMM or SR-STE state, masks and activation scales of a model while a recipe runs.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ class StageState:
     recipe : Recipe
     given : structure, optional
         What the model already has; needed where the recipe says ``structure: {kind: model}``.
+    given_maps : IntegerMapPruning, optional
+        How its attention maps are pruned; kept unless the recipe has ``attention_maps`` of its own.
     measure_norms : function of nothing, optional
         Returns the input norms of the layers, see :func:`compressor.activation_norms.input_norms`;
         called once, if the recipe's projections are error-aware.
@@ -61,9 +64,11 @@ class StageState:
         Set from the moment of the hard projection on.
     map_pruning : IntegerMapPruning or None
         Set from the moment on when the model's attention maps are pruned.
+    scales : EncoderScales or None
+        Set by the trainer when a quantize stage begins.
     """
 
-    def __init__(self, model, recipe, *, given=None, measure_norms=None):
+    def __init__(self, model, recipe, *, given=None, given_maps=None, measure_norms=None):
         self.recipe = recipe
         self.model = model
         self.given = given
@@ -73,7 +78,10 @@ class StageState:
         self.structure = Dense()
         self.norms = {}
         self.stage = None
-        self.admm = self.sr_ste = self.masks = self.map_pruning = None
+        self.admm = self.sr_ste = self.masks = self.map_pruning = self.scales = None
+        if given_maps is not None and recipe.attention_maps is None:
+            self.map_pruning = given_maps
+            set_map_pruning(model, given_maps)
         for name, weight in self.weights.items():
             try:
                 # A pattern pool comes from the weights of a later step; it fits wherever blocks do.
@@ -91,7 +99,7 @@ class StageState:
         if self.stage == stage.label:
             return {}
         self.stage = stage.label
-        if stage.method == "dense":
+        if stage.method == "dense" or not self.recipe.prunes:
             return {}
         if not self.is_pruning:
             if self.recipe.structure.score == "activation":
@@ -204,7 +212,8 @@ class StageState:
             updates = self.admm.updates
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"stage": self.stage or "", "updates": str(updates), "holds": holds,
-                    "rho": str(self.admm.rho if self.admm else 0.0)}
+                    "rho": str(self.admm.rho if self.admm else 0.0),
+                    "scales": self.scales.to_json() if self.scales else ""}
         target = Path(folder) / STATE_FILE
         aside = target.with_name(f".{target.name}.part")
         save_file(tensors, aside, metadata=metadata)
@@ -223,6 +232,7 @@ class StageState:
 
     def _restore(self, metadata, tensors):
         self.stage = metadata["stage"] or None
+        self.scales = EncoderScales.from_json(metadata["scales"]) if metadata["scales"] else None
         if "pool" in tensors and self.recipe.structure.kind == "pattern":
             pool = self.recipe.pool
             self.structure = Pattern(PatternPool(patterns=tensors["pool"].numpy(), keep=pool.keep,
@@ -231,7 +241,7 @@ class StageState:
             self.structure = _structure_of(self.recipe.structure, self.given)
         if "map_patterns" in tensors:
             self.map_pruning = IntegerMapPruning(patterns=tensors["map_patterns"].numpy(),
-                                                 power=self.recipe.attention_maps.power)
+                                                 power=(self.map_pruning or self.recipe.attention_maps).power)
             set_map_pruning(self.model, self.map_pruning)
         for name, weight in self.weights.items():
             for kind in ("z", "u", "mask"):

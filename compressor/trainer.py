@@ -10,6 +10,8 @@ from transformers import Trainer, TrainingArguments
 from compressor.activation_norms import input_norms
 from compressor.admm import rate_budget_warning
 from compressor.distillation import Distiller, load_teacher
+from compressor.encoder_quantization import calibrate_encoder
+from compressor.quantized_model import compute_in_float, train_in_integers
 from compressor.sampling import LengthGroupedSampler
 from compressor.schedule import Schedule
 from compressor.stage_callback import StageCallback, latest_checkpoint
@@ -50,7 +52,8 @@ class CompressionTrainer(Trainer):
     """Runs a recipe. Takes what ``transformers.Trainer`` takes, and the recipe.
 
     Evaluation is always on the projected model, the one that will be saved; while the weights are
-    still dense, their own score is reported as well, under keys that end in ``_dense_...``.
+    still dense, their own score is reported as well, under keys that end in ``_dense_...``. In a quantize
+    stage it is on the integers that the model will be exported with.
 
     Parameters
     ----------
@@ -61,6 +64,8 @@ class CompressionTrainer(Trainer):
     recipe : Recipe
     given : structure, optional
         The structure that the model has already, for a recipe with ``structure: {kind: model}``.
+    given_maps : IntegerMapPruning, optional
+        And how its attention maps are pruned.
 
     Attributes
     ----------
@@ -77,13 +82,14 @@ class CompressionTrainer(Trainer):
     # already divided by the accumulation steps, because their forward() accepts **kwargs.
     loss_is_scaled_for_ga = False
 
-    def __init__(self, model, args, *, recipe, given=None, **kwargs):
+    def __init__(self, model, args, *, recipe, given=None, given_maps=None, **kwargs):
         if args.fp16:
             raise ValueError("fp16 scales gradients, which the ADMM penalty would have to follow; use bf16")
         self.row_order = None
         super().__init__(model=model, args=args, **kwargs)
         self.recipe = recipe
-        self.stages = StageState(self.model, recipe, given=given, measure_norms=self._measure_norms)
+        self.stages = StageState(self.model, recipe, given=given, given_maps=given_maps,
+                                 measure_norms=self._measure_norms)
         self.steps_per_epoch = math.ceil(len(self.get_train_dataloader())
                                          / args.gradient_accumulation_steps)
         self.schedule = Schedule.of(recipe, steps_per_epoch=self.steps_per_epoch)
@@ -92,6 +98,7 @@ class CompressionTrainer(Trainer):
         self.stop_requested = False
         self._resumed_from = None
         self._dense_evaluation = False
+        self._in_integers = False
         self._penalty_norms = []
         self.distiller = None
         if recipe.distillation:
@@ -154,9 +161,10 @@ class CompressionTrainer(Trainer):
         return Path(self.args.output_dir) / "teacher"
 
     def restore(self, checkpoint):
-        """Load the stages' state from a checkpoint, and the teacher if pruning has begun."""
+        """Load the stages' state from a checkpoint, and the teacher if it has been kept."""
         self.stages.load(checkpoint)
-        if self.recipe.distillation and self.distiller is None and self.stages.is_pruning:
+        began = self.stages.is_pruning or self.stages.scales is not None
+        if self.recipe.distillation and self.distiller is None and began:
             try:
                 teacher = load_teacher(self._teacher_folder, self.model)
             except ValueError as error:
@@ -219,6 +227,16 @@ class CompressionTrainer(Trainer):
             self._penalty_norms.append(self.stages.before_clipping(self.span.stage))
         return loss
 
+    def enter_integers(self, stage):
+        """Let the model compute in integers from now on, on scales that are calibrated once."""
+        if self._in_integers:
+            return
+        if self.stages.scales is None:
+            batches = map(self._prepare_inputs, self.first_batches(stage.calibration_rows))
+            self.stages.scales = calibrate_encoder(self.model, batches)
+        train_in_integers(self.model, self.stages.scales, self.stages.map_pruning)
+        self._in_integers = True
+
     def close_interval(self):
         """Update Z and U and log how far ADMM is."""
         logs = self.stages.admm.update()
@@ -270,7 +288,9 @@ class CompressionTrainer(Trainer):
             return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
 
     def finalize(self):
-        """Prune for good, if no stage has; afterwards the model is what should be saved."""
+        """Prune for good, if no stage has; afterwards the model, in float, is what should be saved."""
+        compute_in_float(self.model)
+        self._in_integers = False
         if self.recipe.prunes:
             self.stages.freeze()
             self.stages.masks.apply()

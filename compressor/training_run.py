@@ -79,11 +79,11 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
     out = Path(out)
     checkpoint = _prepare_output(out, recipe, resume=resume, overwrite=overwrite)
     check_distillation(recipe, data.task)
-    given = given_structure(recipe, model_name)
+    given = given_compression(recipe, model_name)
     model, tokenizer = load_model(checkpoint or model_name, data, recipe)
     out.mkdir(parents=True, exist_ok=True)
     (out / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
-    trainer = build_trainer(model, tokenizer, recipe, data, out, given=given)
+    trainer = build_trainer(model, tokenizer, recipe, data, out, **given)
     for warning in trainer.warnings:
         say(f"warning: {warning}")
     with _stop_on_interrupt(trainer):
@@ -97,7 +97,7 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
                     max_tokens=recipe.training.max_tokens, map_pruning=trainer.stages.map_pruning)
     metrics = {**trainer.final_metrics(), **summarize(trainer.model, info)}
     write_model_dir(out, model=trainer.model, tokenizer=tokenizer, info=info, recipe=recipe,
-                    metrics=metrics)
+                    metrics=metrics, scales=trainer.stages.scales)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return RunResult(finished=True, metrics=metrics, **result)
 
@@ -115,10 +115,10 @@ def plan_training(recipe, *, model_name, data):
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     check_distillation(recipe, data.task)
-    given = given_structure(recipe, model_name)
+    given = given_compression(recipe, model_name)
     model, tokenizer = load_model(model_name, data, recipe)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(model, tokenizer, recipe, data, folder, given=given)
+        trainer = build_trainer(model, tokenizer, recipe, data, folder, **given)
     stages = []
     for span in trainer.schedule.spans:
         stage = span.stage
@@ -151,33 +151,41 @@ def check_distillation(recipe, task):
                           "add one, or name the directory of a fine-tuned model as teacher")
 
 
-def given_structure(recipe, model_name):
-    """The structure of a model directory, for a recipe that goes on with it; None for other recipes.
+def given_compression(recipe, model_name):
+    """What was done to the model in a directory, for a recipe that goes on with it, as arguments of
+    CompressionTrainer; none for other recipes.
 
     Raises
     ------
     ModelDirError, RecipeError
-        If there is no such directory, or its pruned layers are not the recipe's targets.
+        If there is no such directory, or its pruned layers are not the recipe's targets, or a recipe that
+        quantizes but does not prune would undo its pruning.
     """
     if recipe.structure.kind != "model":
-        return None
+        if (recipe.stages[-1].method == "quantize" and not recipe.prunes
+                and (Path(model_name) / COMPRESSION_FILE).is_file()
+                and ((info := read_compression(model_name)).structure != Dense() or info.map_pruning)):
+            raise RecipeError(f"{model_name} is pruned, and this recipe would undo it; "
+                              "set structure: {kind: model}")
+        return {}
     info = read_compression(model_name)
     pruned = {layer.role for layer in info.layers.values() if layer.structure != "dense"}
-    if pruned != set(recipe.targets.roles):
+    only_quantizes = all(stage.method == "quantize" for stage in recipe.stages)
+    if pruned != set(recipe.targets.roles) and (pruned or not only_quantizes):
         raise RecipeError(f"structure: {{kind: model}}: {model_name} has pruned "
                           f"{', '.join(sorted(pruned)) or 'no'} layers, but targets.roles names "
                           f"{', '.join(sorted(recipe.targets.roles))}")
-    return info.structure
+    return {"given": info.structure, "given_maps": info.map_pruning}
 
 
-def build_trainer(model, tokenizer, recipe, data, out, given=None, **argument_changes):
-    """The trainer of a run, with its bar and its log."""
+def build_trainer(model, tokenizer, recipe, data, out, given=None, given_maps=None, **argument_changes):
+    """The trainer of a run, with its bar and its log; what is given is as in CompressionTrainer."""
     max_tokens = recipe.training.max_tokens
     validation = {split: EncodedRows(data.task, rows, tokenizer, max_tokens)
                   for split, rows in data.validation.items()}
     trainer = CompressionTrainer(
         model, training_arguments(recipe, Path(out) / CHECKPOINTS, **argument_changes), recipe=recipe,
-        given=given,
+        given=given, given_maps=given_maps,
         train_dataset=EncodedRows(data.task, data.train, tokenizer, max_tokens),
         eval_dataset=validation if len(validation) > 1 else next(iter(validation.values())),
         data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer,
