@@ -29,7 +29,9 @@ ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationEr
 @click.option("--layers", default="all", show_default=True, metavar="GLOB",
               help="Linear layers to run, for example '*attention*'; all: the whole encoder where the build "
                    "has its units, else every linear layer.")
-@click.option("--every-layer", is_flag=True, help="Whole encoder: compare the output of every layer.")
+@click.option("--every-layer", is_flag=True,
+              help="Whole encoder: compare the output of every layer; with --bench hls, of every operator "
+                   "of every layer on golden inputs.")
 @click.option("--data", default="random", show_default=True, metavar="FILE|random|synthetic",
               help="Inputs: sentences of a .jsonl[.gz], .tsv or .csv file, random values, or sentences "
                    "of the generated task.")
@@ -48,12 +50,12 @@ ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationEr
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_latency, write_latency, seed,
         trace, as_json):
-    """Simulate the generated Verilog in BUILD and compare every output word with the golden model.
+    """Simulate the generated Verilog (or HLS C++) in BUILD; compare every output word with the golden model.
 
     Exit code 1 if a word differs, or if the cycles are not those that were predicted.
     """
     from sim.encoder_run import EncoderRequest, EncoderResult, simulate_encoder
-    from sim.hls_run import HlsResult, hls_problems, hls_text, simulate_hls_layers
+    from sim.hls_run import HlsResult, hls_problems, hls_text, simulate_hls_encoder, simulate_hls_layers
     from sim.open_build import open_build
     from sim.runner import SimulationRequest, simulate
 
@@ -67,8 +69,13 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
             raise PlanError("--every-layer is for whole encoders; this run has linear layers alone")
         if whole and bench == "cocotb":
             raise PlanError("the cocotb bench runs linear layers; choose them with --layers '*'")
+        if bench == "hls" and (stalls or trace):
+            raise PlanError("--stalls and --trace are for Verilog; C simulation has no cycles")
         with progress_bars(limit) as progress:
-            if bench == "hls":
+            if bench == "hls" and whole:
+                result = simulate_hls_encoder(opened, EncoderRequest(every_layer=every_layer, **common),
+                                              progress=progress)
+            elif bench == "hls":
                 result = simulate_hls_layers(opened, SimulationRequest(layers=layers, **common),
                                              progress=progress)
             elif whole:

@@ -250,7 +250,7 @@ def simulate_encoder(build, request, *, progress=None):
     comparisons, outputs = [], []
     with EncoderBench(build, tokens=request.tokens, every_layer=request.every_layer, timing=request.timing,
                       trace=request.trace) as bench:
-        x, lengths = _inputs(build, request, bench.program.tokens)
+        x, lengths = encoder_inputs(build, request, bench.program.tokens)
         for start in range(0, len(x), request.sequences):
             part = slice(start, start + request.sequences)
             total = bench.predict(lengths[part]).cycles
@@ -272,8 +272,8 @@ def simulate_encoder(build, request, *, progress=None):
         stalls=request.timing.stalls, wall_seconds=wall, sequences_per_second=len(x) / max(wall, 1e-9))
 
 
-def _inputs(build, request, tokens):
-    """Inputs of the encoder and their lengths: random, or from sentences."""
+def encoder_inputs(build, request, tokens):
+    """Inputs, int8 (sequences, tokens, hidden), and their lengths: random, or from sentences."""
     if request.data == "random":
         rng = np.random.default_rng(request.seed)
         hidden = build.bundle.model["config"]["hidden_size"]

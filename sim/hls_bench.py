@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwgen.hls.files import BENCHES, COMPILER_FLAGS, DIRECTORY
+from hwgen.hls.files import AP_TYPES_FLAGS, BENCHES, COMPILER_FLAGS, DIRECTORY
 from hwgen.packaging import BuildError
 from hwgen.toolchain import find_tool, run_tool
 from sim.harness import SimulationError
@@ -74,7 +74,7 @@ def compile_bench(build, name, *, include=None):
         raise BuildError(f"{build.directory} has no HLS C++; build again with --emit hls "
                          "or --emit verilog,hls")
     flags = [*COMPILER_FLAGS, OPTIMIZE]
-    flags += ["-isystem", include, "-Wno-maybe-uninitialized"] if include else ["-DSTANDARD_INTEGERS"]
+    flags += ["-isystem", include, *AP_TYPES_FLAGS] if include else ["-DSTANDARD_INTEGERS"]
     sources = BENCHES[name].sources
     texts = [path.read_text() for path in sorted(folder.glob("*.h"))]
     texts += [(folder / source).read_text() for source in sources]

@@ -7,12 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from hwgen.hls.vectors import LinearCase, write_linear_cases
+from hwgen.hls.vectors import (
+    EncoderCase,
+    LinearCase,
+    operator_cases,
+    pack_tensor,
+    write_encoder_case,
+    write_linear_cases,
+    write_operator_cases,
+)
 from hwgen.program import linear_program
+from sim.encoder_run import encoder_inputs
 from sim.hls_bench import compile_bench
 from sim.open_build import choose_layers
 from sim.runner import vector_sets
-from sim.vectors import compare_words
+from sim.vectors import Comparison, compare_words
 
 COSIMULATION = "not run: C/RTL co-simulation, and cycles, need the vendor's HLS tool"
 
@@ -113,6 +122,75 @@ def simulate_hls_layers(build, request, *, progress=None, include=None):
                 found[name].append(compare_words(name, _output(scratch, case.name), case.y, build.lanes))
         runs += 1
     return _result(found, request.data, runs, program.tokens, wall)
+
+
+def simulate_hls_encoder(build, request, *, progress=None, include=None):
+    """Run the encoder of a build; with ``every_layer`` each operator of each layer too, on golden inputs.
+
+    Parameters
+    ----------
+    build : sim.open_build.OpenBuild
+    request : sim.encoder_run.EncoderRequest
+    progress, include
+        As in :func:`simulate_hls_layers`.
+
+    Returns
+    -------
+    HlsResult
+
+    Raises
+    ------
+    PlanError, TaskError, BundleError, BuildError, ToolError, SimulationError
+    """
+    progress = progress or (lambda what, done, total: None)
+    tokens = build.plan.tokens if request.tokens is None else request.tokens
+    build.plan.groups(tokens)  # refuses what does not fit
+    progress("compiling", 0, 0)
+    bench = compile_bench(build, "tb_encoder", include=include)
+    operators = compile_bench(build, "tb_operators", include=include) if request.every_layer else None
+    x, lengths = encoder_inputs(build, request, tokens)
+    found, wall = {"encoder": []}, 0.0
+    for start in range(0, len(x), request.sequences):
+        part = slice(start, start + request.sequences)
+        progress(f"run {start + 1}", start, len(x))
+        golden = build.bundle.encoder.compute(x[part], lengths[part])
+        with tempfile.TemporaryDirectory(prefix="hwgen-hls-") as scratch:
+            case = EncoderCase(name="encoder", x=x[part], y=golden, lengths=lengths[part])
+            write_encoder_case(case, build.lanes, scratch)
+            wall += _timed(bench, scratch)
+            outputs = np.split(_output(scratch, case.name), len(golden))
+        found["encoder"] += [compare_words("encoder", one, expected, build.lanes)
+                             for one, expected in zip(outputs, golden, strict=True)]
+    if operators:
+        for index, length in enumerate(lengths):
+            wall += _run_operators(build, operators, x[index], int(length), found)
+    return _result(found, request.data, len(x), tokens, wall)
+
+
+def _run_operators(build, bench, x, length, found):
+    """Run every operator on one sequence's tensors, add the comparisons to ``found``; seconds taken."""
+    cases = list(operator_cases(build.bundle.encoder, x.astype(np.int64), length))
+    with tempfile.TemporaryDirectory(prefix="hwgen-hls-") as scratch:
+        write_operator_cases(cases, build.lanes, scratch)
+        wall = _timed(bench, scratch)
+        for case in cases:
+            name = f"{build.plan.attention[case.layer].name}: {case.operator}"
+            compare = _compare_map if case.y.ndim == 3 else compare_words
+            found.setdefault(name, []).append(
+                compare(name, _output(scratch, case.name), case.y, build.lanes))
+    return wall
+
+
+def _compare_map(name, output, expected, lanes):
+    """Comparison of an attention map; its lanes and keys past the last token must be 0."""
+    golden = pack_tensor(expected, lanes)
+    wrong = (output != golden).reshape(-1, 4 * lanes).any(axis=1)
+    first = None
+    if wrong.any():
+        byte = int((output != golden).argmax())
+        first = (f"{name}: word {byte // (4 * lanes)}, byte {byte % (4 * lanes)}: "
+                 f"got {output.view(np.int8)[byte]}, expected {golden.view(np.int8)[byte]}")
+    return Comparison(words=len(wrong), mismatches=int(wrong.sum()), padding_values=0, first=first)
 
 
 def _timed(bench, folder):

@@ -98,7 +98,8 @@ class ConfigContext(SourceContext):
             controls_bit=tiles.column_bits + tiles.has_dense_bit, record_bits=tiles.record_bits,
             record_beats=tiles.index_beats(1), records_per_read=tiles.records_per_beat,
             step_beats=tiles.weight_beats(1), constant_beats=tiles.constant_beats,
-            tile_marker=f"{TILE_MARKER:#x}", tile_steps=spec.tile_ksteps, tokens=plan.tokens, groups=groups,
+            tile_marker=f"{TILE_MARKER:#x}",
+            tile_steps=max(max(layer.ksteps) for layer in plan.layers), tokens=plan.tokens, groups=groups,
             largest_columns=largest, largest_words=groups * largest, linear_layers=layers,
             patterns=assignment.patterns, dense_parts=len(assignment.dense_entries),
             entry_columns=() if streamed else assignment.columns,
@@ -169,8 +170,9 @@ class LinearContext(SourceContext):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamContext(SourceContext):
-    """Variables of ``stream.h.j2``: ``word_beats`` for pragmas."""
+    """Variables of ``stream.h.j2``: ``word_beats`` for pragmas; whether the stream holds tables."""
 
+    encoder: bool
     word_beats: int
 
 
@@ -185,18 +187,20 @@ class LinearLayerContext(SourceContext):
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A testbench: name of its program, and its C++ sources."""
+    """A testbench: name of its program, its C++ sources, whether it needs a whole encoder."""
 
     name: str
     sources: tuple[str, ...]
+    encoder: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class MakefileContext(SourceContext):
-    """Variables of ``Makefile.j2``; ``flags`` go to the compiler."""
+    """Variables of ``Makefile.j2``: flags of the compiler, and with the vendor's headers."""
 
     benches: tuple[Bench, ...]
     flags: tuple[str, ...]
+    ap_types_flags: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

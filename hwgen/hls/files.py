@@ -16,7 +16,8 @@ from hwgen.hls.contexts import (
     StreamContext,
     TclContext,
 )
-from hwgen.hls.vectors import write_linear_vectors
+from hwgen.hls.encoder_contexts import encoder_contexts
+from hwgen.hls.vectors import write_encoder_vectors, write_linear_vectors
 
 DIRECTORY = "hls"
 """Folder of a build."""
@@ -29,8 +30,13 @@ IMAGE = "../weights/weights.bin"
 COMPILER_FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
 """For g++: the sources compile without a warning; HLS pragmas are unknown to it."""
 
+AP_TYPES_FLAGS = ("-Wno-maybe-uninitialized", "-Wno-uninitialized")
+"""With the vendor's headers, whose constructors look uninitialized to g++ once inlined."""
+
 BENCHES = {bench.name: bench for bench in (
-    Bench(name="tb_linear", sources=("tb_linear.cpp", "linear_layer.cpp")),
+    Bench(name="tb_linear", sources=("tb_linear.cpp", "linear_layer.cpp"), encoder=False),
+    Bench(name="tb_encoder", sources=("tb_encoder.cpp", "encoder.cpp"), encoder=True),
+    Bench(name="tb_operators", sources=("tb_operators.cpp",), encoder=True),
 )}
 """Testbenches by name."""
 
@@ -40,11 +46,12 @@ DEFAULT_DEVICE = "zcu104"
 AMD_FAMILIES = ("xcup", "xc7")
 
 
-def hls_contexts(plan, images):
+def hls_contexts(bundle, plan, images):
     """Context of each file's template: dict by file name.
 
     Parameters
     ----------
+    bundle : compressor.bundle.Bundle
     plan : hwgen.plan.Plan
     images : sequence of hwgen.memory_image.LayerImage
         The weight image of the build.
@@ -58,23 +65,25 @@ def hls_contexts(plan, images):
     by_name = {image.name: image for image in images}
     config = ConfigContext.of(plan, [by_name[layer.name] for layer in plan.layers], generated)
     plain = SourceContext(generated=generated)
-    beats = sum(image.beats for image in images)
-    return {
+    beats, encoder = sum(image.beats for image in images), bool(plan.attention)
+    found = {
         "types.h": plain,
         "config.h": config,
         "fixedpoint.h": plain,
-        "stream.h": StreamContext(generated=generated, word_beats=config.word_beats),
+        "stream.h": StreamContext(generated=generated, encoder=encoder, word_beats=config.word_beats),
         "linear.h": LinearContext.of(plan, config),
         "linear_layer.h": plain,
         "linear_layer.cpp": LinearLayerContext(
-            generated=generated, encoder=bool(plan.attention), image_beats=beats,
+            generated=generated, encoder=encoder, image_beats=beats,
             largest_beats=config.largest_words * config.word_beats),
         "cases.h": plain,
         "tb_linear.cpp": plain,
-        "Makefile": MakefileContext(generated=generated, benches=tuple(BENCHES.values()),
-                                    flags=COMPILER_FLAGS),
+        "Makefile": MakefileContext(generated=generated, flags=COMPILER_FLAGS,
+                                    ap_types_flags=AP_TYPES_FLAGS, benches=tuple(
+            bench for bench in BENCHES.values() if encoder or not bench.encoder)),
         "run_hls.tcl": _tcl(plan, generated),
     }
+    return found | encoder_contexts(bundle, plan, config, beats) if encoder else found
 
 
 def render(name, context):
@@ -98,17 +107,20 @@ def write_hls(bundle, plan, images, directory):
     directory : Path
     """
     directory.mkdir(parents=True)
-    for name, context in hls_contexts(plan, images).items():
+    for name, context in hls_contexts(bundle, plan, images).items():
         (directory / name).write_text(render(name, context))
     (directory / VECTORS).mkdir()
     write_linear_vectors(bundle, plan, directory / VECTORS)
+    if plan.attention:
+        write_encoder_vectors(bundle, plan, directory / VECTORS)
 
 
 def _tcl(plan, generated):
     device = DEVICES.get(plan.device)
     if device is None or device.family not in AMD_FAMILIES:
         device = DEVICES[DEFAULT_DEVICE]
-    return TclContext(generated=generated, kernel="linear_layer", sources=BENCHES["tb_linear"].sources[1:],
-                      bench_sources=BENCHES["tb_linear"].sources[:1], image=IMAGE, part=device.part,
-                      clock_period_ns=1e3 / device.assumed_clock_mhz,
+    bench = BENCHES["tb_encoder" if plan.attention else "tb_linear"]
+    return TclContext(generated=generated, kernel="encoder" if plan.attention else "linear_layer",
+                      sources=bench.sources[1:], bench_sources=bench.sources[:1], image=IMAGE,
+                      part=device.part, clock_period_ns=1e3 / device.assumed_clock_mhz,
                       bench_arguments=f"weights.bin {VECTORS}")

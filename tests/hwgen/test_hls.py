@@ -21,7 +21,7 @@ from hwgen.packaging import EMITTERS, BuildError, build, verify_build, verilog_f
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest, make_plan
 from rtl_templates.array_spec import PoolStorage
-from tests.bundles import random_bundle
+from tests.bundles import random_bundle, random_encoder_bundle
 
 SIZES = {"hidden": 16, "heads": 2, "ffn": 32, "layers": 1, "max_tokens": 16}
 SMALL = PlanRequest(rows=2, lanes=4, tokens=9)
@@ -31,21 +31,23 @@ UNBALANCED = build_pool("frequency", size=8, balance="none")
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hls")
-    save_bundle(random_bundle(**SIZES), directory / "pruned.pt")
+    save_bundle(random_encoder_bundle(**SIZES, map_pruning=True), directory / "pruned.pt")
     return build(directory / "pruned.pt", directory / "build", SMALL, emit=("hls",)).directory
 
 
-def contexts(request=SMALL, **bundle):
-    plan = make_plan(random_bundle(**SIZES, **bundle), request)
-    return hls_contexts(plan, [LayerImage(name=layer.name, offset=0, bytes=0, beats=0, tiles=0)
-                               for layer in plan.layers])
+def contexts(request=SMALL, bundle=None, **arguments):
+    bundle = bundle or random_bundle(**SIZES, **arguments)
+    plan = make_plan(bundle, request)
+    return hls_contexts(bundle, plan, [LayerImage(name=layer.name, offset=0, bytes=0, beats=0, tiles=0)
+                                       for layer in plan.layers])
 
 
 def test_a_templates_variables_are_its_contexts_fields():
     folder = resources.files("rtl_templates").joinpath("hls")
     templates = {path.name.removesuffix(".j2") for path in folder.iterdir()}
-    found = contexts()
+    found = contexts(bundle=random_encoder_bundle(**SIZES))
     assert set(found) == templates
+    assert set(contexts()) < templates
     for name, context in found.items():
         tree = jinja2.Environment().parse(folder.joinpath(f"{name}.j2").read_text())
         assert jinja2.meta.find_undeclared_variables(tree) == {field.name for field in fields(context)}, name
@@ -93,13 +95,19 @@ def test_make_runs_the_testbenches(built, tmp_path):
     shutil.copytree(built / "weights", tmp_path / "weights")
     result = subprocess.run(["make", "-C", tmp_path / "hls", "CXXFLAGS=-O0"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\npassed\n") == 3
     assert result.stdout.count(": 9 tokens, 0 values differ") == 6
-    vector = tmp_path / "hls" / "vectors" / "linear3.expected.bin"
-    vector.write_bytes(bytes([vector.read_bytes()[0] ^ 1]) + vector.read_bytes()[1:])
-    result = subprocess.run(["make", "-C", tmp_path / "hls"], capture_output=True, text=True)
-    assert result.returncode != 0
-    assert "attention.output.dense: 9 tokens, 1 values differ\n" in result.stdout
-    assert "FAILED" in result.stdout
+    assert "encoder: 2 sequences of 9 tokens, 0 values differ\n" in result.stdout
+    assert result.stdout.count(", encoder layer 0: 0 values differ\n") == 6
+    for name in ("linear3", "encoder", "softmax0"):
+        vector = tmp_path / "hls" / "vectors" / f"{name}.expected.bin"
+        vector.write_bytes(bytes([vector.read_bytes()[0] ^ 1]) + vector.read_bytes()[1:])
+    for bench in ("linear", "encoder", "operators"):
+        result = subprocess.run([f"./tb_{bench}", "../weights/weights.bin", "vectors"], text=True,
+                                capture_output=True, cwd=tmp_path / "hls")
+        assert result.returncode == 1
+        assert result.stdout.count(" 1 values differ\n") == 1
+        assert result.stdout.endswith("FAILED\n")
 
 
 def test_pragmas_name_what_is_there(built):

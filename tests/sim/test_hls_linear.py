@@ -1,4 +1,4 @@
-"""C simulation of the HLS C++ against the golden model; and that a broken design is found."""
+"""Linear layers of the HLS C++ in C simulation; and that a broken design is found."""
 
 import json
 import shutil
@@ -8,17 +8,15 @@ from functools import cache
 import pytest
 from click.testing import CliRunner
 
-from compressor.bundle import save_bundle
 from compressor.pools import build_pool
 from hwgen.cli import main
-from hwgen.packaging import BuildError, build
-from hwgen.planner import PlanRequest
+from hwgen.packaging import BuildError
 from rtl_templates.array_spec import PoolStorage
 from sim import hls_bench
 from sim.hls_run import hls_problems, simulate_hls_layers
-from sim.open_build import open_build
 from sim.runner import SimulationRequest
 from tests.bundles import random_bundle
+from tests.sim.hls_testing import build_hls, mutated
 
 SIZES = {"hidden": 24, "layers": 1, "heads": 2, "ffn": 40, "max_tokens": 16}
 UNBALANCED = {"pool": build_pool("frequency", size=8, balance="none")}
@@ -45,21 +43,9 @@ def linear_build(tmp_path_factory):
     @cache
     def make(design):
         bundle, request = LINEAR_DESIGNS[design]
-        directory = tmp_path_factory.mktemp("linear")
-        save_bundle(random_bundle(**SIZES, **bundle), directory / "pruned.pt")
-        build(directory / "pruned.pt", directory / "build", PlanRequest(tokens=13, **request), emit=("hls",))
-        return open_build(directory / "build")
+        return build_hls(tmp_path_factory.mktemp("linear"), random_bundle(**SIZES, **bundle), tokens=13,
+                         **request)
     return make
-
-
-def mutated(opened, directory, name, old, new):
-    """A copy of a build whose file ``hls/name`` has ``new`` in place of ``old``."""
-    shutil.copytree(opened.directory, directory / "build")
-    path = directory / "build" / "hls" / name
-    text = path.read_text()
-    assert text.count(old) == 1, f"{name} has {text.count(old)} times {old!r}"
-    path.write_text(text.replace(old, new))
-    return replace(opened, directory=directory / "build")
 
 
 @pytest.mark.parametrize("design", LINEAR_DESIGNS)
@@ -86,7 +72,7 @@ LINEAR_MUTATIONS = {
 
 @pytest.mark.parametrize("mutation", LINEAR_MUTATIONS)
 def test_a_broken_linear_layer_is_found(linear_build, tmp_path, mutation):
-    broken = mutated(linear_build("pattern"), tmp_path, *LINEAR_MUTATIONS[mutation])
+    broken = mutated(linear_build("pattern"), tmp_path, LINEAR_MUTATIONS[mutation])
     result = simulate_hls_layers(broken, SimulationRequest(limit=4))
     assert not result.passed
     assert "output words differ from the golden model" in hls_problems(result)[0]
@@ -106,7 +92,7 @@ def test_the_command(linear_build):
 
 
 def test_the_command_fails_on_a_broken_design(linear_build, tmp_path):
-    broken = mutated(linear_build("pattern"), tmp_path, *LINEAR_MUTATIONS["truncation"])
+    broken = mutated(linear_build("pattern"), tmp_path, LINEAR_MUTATIONS["truncation"])
     done = CliRunner().invoke(main, ["sim", str(broken.directory), "--bench", "hls"])
     assert done.exit_code == 1
     assert "FAILED: " in done.stdout
