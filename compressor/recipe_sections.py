@@ -131,6 +131,9 @@ class Training(Section):
         Share of each stage's steps, 0 to below 1.
     max_tokens : int
         Longer inputs are cut; also the sequence length of the exported accelerator.
+    dropout : float, optional
+        While training, in every place where the model has dropout; its own unless given. Recovery wants 0:
+        the hidden states of the teacher have none.
     evaluations, saves : int
         Evaluations and checkpoints per stage, evenly spread; the last of each at its end.
     """
@@ -141,6 +144,7 @@ class Training(Section):
     warmup: float = Field(0.1, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0, le=1)
     max_grad_norm: float = Field(1.0, ge=0)
+    dropout: float | None = Field(None, ge=0, lt=1)
     max_tokens: int = Field(128, ge=4, le=512)
     seed: int = Field(0, ge=0)
     evaluations: int = Field(1, ge=1)

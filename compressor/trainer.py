@@ -48,6 +48,13 @@ def training_arguments(recipe, output_dir, **changes):
     return TrainingArguments(**values)
 
 
+def set_dropout(model, share):
+    """Change the dropout of a model's modules; its config, and so its files, keep their own."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+
+
 class CompressionTrainer(Trainer):
     """Runs a recipe. Takes what ``transformers.Trainer`` takes, and the recipe.
 
@@ -86,6 +93,8 @@ class CompressionTrainer(Trainer):
         if args.fp16:
             raise ValueError("fp16 scales gradients, which the ADMM penalty would have to follow; use bf16")
         self.row_order = None
+        if recipe.training.dropout is not None:
+            set_dropout(model, recipe.training.dropout)
         super().__init__(model=model, args=args, **kwargs)
         self.recipe = recipe
         self.stages = StageState(self.model, recipe, given=given, given_maps=given_maps,

@@ -18,7 +18,7 @@ from compressor.targets import target_layers
 from compressor.tasks import load_task
 from compressor.tiny_model import build_tiny_model
 from compressor.training_run import run_training
-from tests.compressor.test_trainer import StopAfter, dropout, trainer_of
+from tests.compressor.test_trainer import ENCODERS, StopAfter, dropout, trainer_of
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +217,21 @@ def test_a_pruned_model_is_trained_further_with_its_own_masks(data, tmp_path):
         run_training(some, model_name=str(tmp_path / "first"), data=data, out=tmp_path / "third")
     with pytest.raises(ModelDirError, match="not, or not yet, the output of compress train"):
         run_training(second, model_name="tiny", data=data, out=tmp_path / "third")
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_recipes_can_set_dropout(kind, data, tmp_path):
+    """Without dropout a model in training mode computes what it does in evaluation mode."""
+    tokens = torch.randint(1, 60, (4, 9), generator=torch.Generator().manual_seed(0))
+    for share, equal in ((None, False), (0, True), (0.3, False)):
+        recipe = recipe_of(NM_SECTION, RETRAIN, training={"max_tokens": 24, "dropout": share})
+        model = trainer_of(recipe, data, tmp_path, model=ENCODERS[kind]()).model
+        with torch.no_grad():
+            hidden = [model.train(mode)(tokens, output_hidden_states=True).hidden_states[-1]
+                      for mode in (True, False)]
+        assert torch.equal(*hidden) == equal
+        assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {
+            0.1 if share is None else share, *({0.2} if kind == "distilbert" and share is None else ())}
 
 
 def test_groups_that_do_not_divide_name_the_layer(data):
