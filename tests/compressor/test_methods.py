@@ -64,7 +64,7 @@ def assert_resumes_exactly(recipe, data, folder, stops):
 @pytest.mark.parametrize(("structure", "stages", "stops"), [
     (NM_SECTION, ({"method": "dense", "epochs": 0.5}, ADMM, SR_STE | {"interval": 3}, RETRAIN), (3, 8, 12)),
     ({"kind": "unstructured"}, (ADMM, RETRAIN), (3, 5)),
-    ({"kind": "pattern", "score": "activation"}, (ADMM, SR_STE), (1, 5)),
+    ({"kind": "pattern", "score": "activation"}, (ADMM, SR_STE), (1, 6)),
 ])
 def test_interrupted_run_equals_uninterrupted(structure, stages, stops, data, tmp_path):
     whole = assert_resumes_exactly(recipe_of(structure, *stages), data, tmp_path, stops)
