@@ -2,10 +2,12 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+_ARRAYS = ("program", "weights", "input", "pool", "lengths")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,6 +27,10 @@ class BenchCase:
         Expected value of register ``configuration``.
     outputs : dict of str to (int, int8 array of shape (tokens, rows))
         Byte offset in output memory and golden output of each layer.
+    lengths : uint32 array
+        Valid lengths, one a sequence; empty without an encoder.
+    sequences, input_stride, output_stride : int
+        As in :class:`sim.harness.RunRequest`.
     """
 
     program: np.ndarray
@@ -36,6 +42,10 @@ class BenchCase:
     max_cycles: int
     configuration: int
     outputs: dict[str, tuple[int, np.ndarray]]
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+    sequences: int = 1
+    input_stride: int = 0
+    output_stride: int = 0
 
     @property
     def output_bytes(self):
@@ -47,7 +57,7 @@ class BenchCase:
     def save(self, path):
         """Write the case (aside, then renamed)."""
         values = asdict(self)
-        arrays = {key: values.pop(key) for key in ("program", "weights", "input", "pool")}
+        arrays = {key: values.pop(key) for key in _ARRAYS}
         outputs = values.pop("outputs")
         values["outputs"] = [(name, offset) for name, (offset, _) in outputs.items()]
         arrays["values"] = np.frombuffer(json.dumps(values).encode(), np.uint8)
@@ -63,4 +73,4 @@ class BenchCase:
             values = json.loads(file["values"].tobytes())
             values["outputs"] = {name: (offset, file[f"output_{index}"])
                                  for index, (name, offset) in enumerate(values["outputs"])}
-            return cls(**values, **{key: file[key] for key in ("program", "weights", "input", "pool")})
+            return cls(**values, **{key: file[key] for key in _ARRAYS})

@@ -67,8 +67,6 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
         whole = opened.plan.attention and layers == "all"
         if every_layer and not whole:
             raise PlanError("--every-layer is for whole encoders; this run has linear layers alone")
-        if whole and bench == "cocotb":
-            raise PlanError("the cocotb bench runs linear layers; choose them with --layers '*'")
         if bench == "hls" and (stalls or trace):
             raise PlanError("--stalls and --trace are for Verilog; C simulation has no cycles")
         with progress_bars(limit) as progress:
@@ -79,8 +77,8 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
                 result = simulate_hls_layers(opened, SimulationRequest(layers=layers, **common),
                                              progress=progress)
             elif whole:
-                result = simulate_encoder(opened, EncoderRequest(every_layer=every_layer, **common),
-                                          progress=progress)
+                request = EncoderRequest(bench=bench, every_layer=every_layer, **common)
+                result = simulate_encoder(opened, request, progress=progress)
             else:
                 result = simulate(opened, SimulationRequest(bench=bench, layers=layers, **common),
                                   progress=progress)

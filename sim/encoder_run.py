@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from hwgen.encoder_program import encoder_program
 from hwgen.encoder_stream import encoder_packets, stream_beats, stream_items
 from hwgen.memory_image import write_packets
 from hwgen.packaging import BuildError
-from hwgen.program import TENSOR_ALIGNMENT
 from rtl_templates.register_map import LENGTHS
 from rtl_templates.timing import predict
-from rtl_templates.word_format import pack_words, unpack_words
+from rtl_templates.word_format import unpack_words
+from sim.encoder_case import compare_in_cocotb, input_memory, strides
 from sim.harness import HarnessContext, MemoryTiming, RunRequest, SimulationError, build_harness, run_harness
 from sim.runner import PREDICTED_COUNTERS, SIM_DIRECTORY, STALLED_FACTOR, WATCHDOG_CYCLES
 from sim.sentences import read_sentences
@@ -67,10 +68,14 @@ class EncoderBench:
         self.program = encoder_program(self.plan, tokens, every_layer=every_layer)
         self.items = stream_items(self.plan, self.program.tokens)
         self.beats = stream_beats(self.plan, self.items)
-        self._executable = build_harness(build.verilog, build.directory / SIM_DIRECTORY,
-                                         context=HarnessContext(trace=trace is not None))
         self._scratch = tempfile.TemporaryDirectory(prefix="hwgen-encoder-")
-        self._weights = self._stream()
+        self.weights = self._stream()
+
+    @cached_property
+    def executable(self):
+        """The C++ bench; compiled when first needed."""
+        return build_harness(self.build.verilog, self.build.directory / SIM_DIRECTORY,
+                             context=HarnessContext(trace=self.trace is not None))
 
     def __enter__(self):
         return self
@@ -106,24 +111,21 @@ class EncoderBench:
         program, lanes, count = self.program, self.build.lanes, len(x)
         if not 1 <= count <= LENGTHS:
             raise ValueError(f"a run takes 1 to {LENGTHS} sequences, not {count}")
-        input_stride, output_stride = (-(-size // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
-                                       for size in (program.input_bytes, program.output_bytes))
-        memory = np.zeros((count, input_stride), np.uint8)
-        for sequence, values in zip(memory, x, strict=True):
-            sequence[:program.input_bytes] = pack_words(values, lanes).ravel()
+        input_stride, output_stride = strides(program)
         try:
             prediction = self.predict(lengths)
         except ValueError as error:  # a latency beyond what is predicted exactly
             raise SimulationError(str(error)) from error
         factor = STALLED_FACTOR if self.timing.stalls else 1
         request = RunRequest(
-            program=program.pack(), weights=self._weights, input=memory.tobytes(),
+            program=program.pack(), weights=self.weights, input=input_memory(program, x, lanes).tobytes(),
             weights_beats=self.beats, output_bytes=count * output_stride, pool=self.build.pool,
             lengths=np.asarray(lengths, "<u4").tobytes(), sequences=count, input_stride=input_stride,
             output_stride=output_stride, timing=self.timing,
             max_cycles=factor * prediction.cycles + 2 * WATCHDOG_CYCLES)
+        executable = self.executable
         extra, self.trace = {"trace": self.trace} if self.trace else {}, None
-        report, output = run_harness(self._executable, request, progress=progress, **extra)
+        report, output = run_harness(executable, request, progress=progress, **extra)
         if report.error:
             raise SimulationError(f"encoder of {count} sequences: {report.error}")
         sequences = output.reshape(count, output_stride)
@@ -139,13 +141,18 @@ class EncoderBench:
         return EncoderOutput(words=words, hidden=np.stack(hidden).astype(np.int64), report=report,
                              predicted_cycles=prediction.cycles, prediction_mismatches=wrong)
 
+    def golden(self, x, lengths):
+        """Outputs of the golden model by encoder layer, int64 arrays (sequences, tokens, hidden)."""
+        trace = self.build.bundle.encoder.trace(x, lengths)
+        return {attention.name: layer["output"]
+                for attention, layer in zip(self.plan.attention, trace, strict=True)}
+
     def compare(self, output, x, lengths):
         """Comparison of every output with the golden model: list of (layer, sim.vectors.Comparison)."""
-        trace = self.build.bundle.encoder.trace(x, lengths)
-        golden = dict(zip((attention.name for attention in self.plan.attention), trace, strict=True))
+        golden = self.golden(x, lengths)
         return [(name, compare_words(name, one, expected, self.build.lanes))
                 for name, sequences in output.words.items()
-                for one, expected in zip(sequences, golden[name]["output"], strict=True)]
+                for one, expected in zip(sequences, golden[name], strict=True)]
 
     def _stream(self):
         expected = self.beats * self.plan.spec.bus_bits // 8
@@ -165,9 +172,11 @@ class EncoderBench:
 class EncoderRequest:
     """What to simulate of a whole encoder; fields as in :class:`sim.runner.SimulationRequest`.
 
-    ``every_layer`` compares each layer's output; ``sequences`` is how many run in one go.
+    ``every_layer`` compares each layer's output; ``sequences`` is how many run in one go. Words of the cocotb
+    bench are compared besides those of the C++ bench, whose cycles count.
     """
 
+    bench: str = "harness"
     data: str = "random"
     limit: int = 1
     tokens: int | None = None
@@ -257,6 +266,10 @@ def simulate_encoder(build, request, *, progress=None):
             outputs.append(bench.run(x[part], lengths[part], progress=lambda done, start=start, total=total:
                                      progress(f"run {start + 1}", done, total)))
             comparisons += [one for _, one in bench.compare(outputs[-1], x[part], lengths[part])]
+            if request.bench == "cocotb":
+                progress(f"run {start + 1}, cocotb", 0, 0)
+                seed = request.timing.stalls + start if request.timing.stalls else 0
+                comparisons += compare_in_cocotb(bench, x[part], lengths[part], stalls=seed)
     wall = sum(one.report.wall_seconds for one in outputs)
     first = next((one.first for one in comparisons if one.first), None)
     return EncoderResult(

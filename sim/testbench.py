@@ -18,7 +18,7 @@ from cocotbext.axi import (
     MemoryRegion,
 )
 
-from rtl_templates.register_map import POOL_BASE, PROFILE_BASE, address_of
+from rtl_templates.register_map import LENGTHS_BASE, POOL_BASE, PROFILE_BASE, address_of
 
 CLOCK_NS = 10
 BASES = {"program": 0x1_0000_0000, "weights": 0x2_0000_0000, "input": 0x3_0000_0000, "output": 0x4_0000_0000}
@@ -130,6 +130,10 @@ class Testbench:
             await self.write(f"{name}_high", base >> 32)
         await self.write("program_length", len(self.case.program) // 32)
         await self.write("weights_beats", self.case.weights_beats)
+        for name in ("sequences", "input_stride", "output_stride"):
+            await self.write(name, getattr(self.case, name))
+        for index, length in enumerate(self.case.lengths):
+            await self.write(LENGTHS_BASE + 4 * index, int(length))
         await self.write("interrupt_enable", 1)
         await self.write("interrupt_global", 1)
 

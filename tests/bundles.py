@@ -1,6 +1,7 @@
 """Random bundles for tests: random weights through the real quantization, and a complete host part."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -138,6 +139,28 @@ def random_encoder_bundle(hidden=32, layers=2, heads=4, ffn=64, structure="patte
                              if name not in layer_parameters},
               "tokenizer": {"vocab.txt": "\n".join(VOCABULARY) + "\n",
                             "tokenizer_config.json": '{"tokenizer_class": "BertTokenizer"}'}})
+    check_bundle(bundle)
+    return bundle
+
+
+def extreme_encoder_bundle(**arguments):
+    """A random encoder bundle of three layers at least, whose values are extreme.
+
+    Layer 0 clips most results of its linear layers; in layer 1 all scores of a row are equal; in layer 2
+    both inputs of the second LayerNorm are 0, so that its variance is 0.
+    """
+    bundle = random_encoder_bundle(**arguments)
+    layers, operators = dict(bundle.layers), dict(bundle.operators)
+    for role in ROLES:
+        layer = layers[layer_name(0, role)]
+        layers[layer.name] = replace(layer, shift=np.maximum(layer.shift - 5, 1))
+    for name in (layer_name(1, "q"), layer_name(2, "ffn2")):
+        layers[name] = replace(layers[name], weight=np.zeros_like(layers[name].weight),
+                               bias=np.zeros_like(layers[name].bias))
+    norm = "encoder.layer.2.attention.output.LayerNorm"
+    operators[norm] = operators[norm] | {name: torch.zeros_like(operators[norm][name])
+                                         for name in ("gamma", "beta")}
+    bundle = replace(bundle, layers=layers, operators=operators)
     check_bundle(bundle)
     return bundle
 

@@ -1,14 +1,13 @@
-"""Drives a packet source in Amaranth's simulator: commands in, beats out, with a model of its buffer."""
+"""Drives a packet source in Amaranth's simulator: commands in, beats out; what its packets must hold."""
 
 import numpy as np
-from amaranth.hdl import ResetInserter, Signal
-from amaranth.sim import Simulator
+from amaranth.hdl import Signal
 
 from rtl_templates.array_spec import ArraySpec
 from rtl_templates.slot_assignment import SlotAssignment
 from rtl_templates.tile_format import TileFormat
+from tests.rtl_templates.unit_testing import WATCHDOG, BufferModel, simulate_with_reset, write_tables
 
-WATCHDOG = 20000
 BALANCED = np.array([[1, 1, 0, 0] * 4, [0, 0, 1, 1] * 4, [1, 0, 0, 1] * 4, [0, 1, 1, 0] * 4,
                      [1, 0, 1, 0, 0, 1, 0, 1] * 2, [0, 1, 0, 1, 1, 0, 1, 0] * 2, [1, 1, 0, 0, 0, 0, 1, 1] * 2,
                      [0, 1, 1, 0, 1, 0, 0, 1] * 2], np.uint8)
@@ -49,16 +48,13 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0, r
     """
     rng = np.random.default_rng(seed)
     width = len(unit.o.payload) // 8
-    latency, results, times = unit.spec.read_latency, [], []
+    buffer = BufferModel(unit, words, {"read": "read_data"}, unit.spec.read_latency)
+    results, times = [], []
     reset = Signal()
 
     async def testbench(ctx):
-        for bank, values in tables:
-            for address, value in enumerate(values):
-                ctx.set(unit.table, {"enable": 1, "bank": bank, "address": address, "data": int(value)})
-                await ctx.tick()
-            ctx.set(unit.table, {"enable": 0})
-        pending, cycle, reset_after = {}, 0, reset_at
+        await write_tables(ctx, unit, tables)
+        cycle, reset_after = 0, reset_at
         for fields, tiles, beats in commands:
             ctx.set(unit.command.payload, fields)
             ctx.set(unit.command.valid, 1)
@@ -68,11 +64,7 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0, r
                 if len(packet) % beats == 0 and held < hold:
                     held, ready = held + ctx.get(unit.o.valid), False
                 ctx.set(unit.o.ready, int(ready))
-                word = pending.pop(cycle, None)
-                word = rng.bytes(words.shape[1]) if word is None else word.tobytes()
-                ctx.set(unit.read_data.as_value(), int.from_bytes(word, "little"))
-                if ctx.get(unit.read.enable):
-                    pending[cycle + latency] = words[ctx.get(unit.read.address)]
+                buffer.step(ctx, cycle)
                 valid, payload = ctx.get(unit.o.valid), ctx.get(unit.o.payload)
                 if offered:
                     assert (valid, payload) == (1, offered[0]), "a beat on offer must stay"
@@ -101,10 +93,7 @@ def run_source(unit, words, commands, *, tables=(), stall=0.0, seed=0, hold=0, r
             assert not ctx.get(unit.busy)
             assert not ctx.get(unit.o.valid)
 
-    simulator = Simulator(ResetInserter(reset)(unit))
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulate_with_reset(unit, reset, testbench)
     return results, times
 
 

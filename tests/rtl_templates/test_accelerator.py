@@ -97,6 +97,22 @@ def test_shapes(sizes):
     assert run.output == run.expected
 
 
+def test_shortest_passes():
+    """As many passes in flight as there can be: a word each, four cycles apart, in a row of token groups."""
+    rng = np.random.default_rng(6)
+    spec, groups = small_spec(), 20
+    descriptors = [
+        Descriptor(opcode=Opcode.LOAD, length=2 * groups),
+        Descriptor(opcode=Opcode.MATMUL, wait=Unit.LOAD, groups=groups, tiles=3, source=0, source_stride=2,
+                   destination=64, destination_stride=3),
+        Descriptor(opcode=Opcode.STORE, wait=Unit.ARRAY, source=64, length=3 * groups),
+        Descriptor(opcode=Opcode.END)]
+    tiles = [random_tile(rng, spec, ksteps, 1, 2) for ksteps in (1, 4, 2)]
+    run = run_program(spec, descriptors, tiles, words_of(rng, spec, 2 * groups))
+    assert run.status == Status.OK
+    assert run.output == run.expected
+
+
 def test_reset_in_the_middle_of_a_run():
     """A reset at any time leaves nothing behind: the next run has right results and predicted cycles."""
     rng = np.random.default_rng(3)

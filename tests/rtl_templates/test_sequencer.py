@@ -1,8 +1,11 @@
 """Sequencer: fetch, order and conditions of dispatch, states at the end of a run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from rtl_templates.array_spec import EncoderSpec
 from rtl_templates.program_format import Descriptor, Opcode, Unit
 from rtl_templates.register_map import Status
 from rtl_templates.sequencer import Sequencer
@@ -134,6 +137,27 @@ def test_waits(opcode, wait, last):
             for _ in range(20):
                 await bench.step(ctx)
             assert bool(bench.dispatches) == (needs & ~idle == 0), f"idle: {idle}"
+
+    simulate(bench.dut, testbench, background=[bench.feed])
+
+
+@pytest.mark.parametrize("unit", list(Unit)[3:])
+def test_waits_for_the_units_of_encoders(unit):
+    """While this unit works nothing is dispatched; the others do not matter."""
+    spec = replace(SPECS[128], encoder=EncoderSpec(side_words=64, columns=4, key_columns=4, tokens=16))
+    bench = Bench(spec, [Descriptor(opcode=Opcode.MATMUL, wait=unit, length=1, groups=1, tiles=1), END])
+    line = unit >> 3
+
+    async def testbench(ctx):
+        await bench.begin(ctx)
+        ctx.set(bench.dut.units_idle, 0b1111 & ~line)
+        for _ in range(30):
+            await bench.step(ctx)
+        assert not bench.dispatches
+        ctx.set(bench.dut.units_idle, line)
+        for _ in range(2):
+            await bench.step(ctx)
+        assert [what for _, _, what, _ in bench.dispatches] == ["matmul"]
 
     simulate(bench.dut, testbench, background=[bench.feed])
 

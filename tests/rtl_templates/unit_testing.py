@@ -1,4 +1,4 @@
-"""Drives a stream unit between start and done in Amaranth's simulator, with a model of the buffer."""
+"""Drives a unit in Amaranth's simulator between its buffers; those that run from start to done."""
 
 import numpy as np
 from amaranth.hdl import ResetInserter, Signal
@@ -8,7 +8,10 @@ WATCHDOG = 20000
 
 
 class BufferModel:
-    """Words behind a unit's ports: read latency as given, rubbish on the data lines between words."""
+    """Words behind a unit's ports: read latency as given, rubbish on the data lines between words.
+
+    ``reads`` names the data of each read port; a unit without ``write`` only reads.
+    """
 
     def __init__(self, unit, words, reads, read_latency):
         self.unit = unit
@@ -33,8 +36,8 @@ class BufferModel:
             else:
                 word = int.from_bytes(word.tobytes(), "little")
             ctx.set(getattr(self.unit, data_name).as_value(), word)
-        port = self.unit.write
-        if ctx.get(port.enable):
+        port = getattr(self.unit, "write", None)
+        if port is not None and ctx.get(port.enable):
             self.written.append((cycle, ctx.get(port.address)))
             raw = ctx.get(port.data.as_value()).to_bytes(self.words[0].size, "little")
             self.words[ctx.get(port.address)] = np.frombuffer(raw, np.uint8)
@@ -59,11 +62,7 @@ def run_commands(unit, buffer, commands, tables=(), gap=0, reset_at=None):
     reset = Signal()
 
     async def testbench(ctx):
-        for bank, values in tables:
-            for address, value in enumerate(values):
-                ctx.set(unit.table, {"enable": 1, "bank": bank, "address": address, "data": int(value)})
-                await ctx.tick()
-            ctx.set(unit.table, {"enable": 0})
+        await write_tables(ctx, unit, tables)
         cycle = 0
         for command in commands:
             ctx.set(unit.start, 1)
@@ -92,8 +91,22 @@ def run_commands(unit, buffer, commands, tables=(), gap=0, reset_at=None):
                 await ctx.tick()
                 cycle += 1
 
+    simulate_with_reset(unit, reset, testbench)
+    return lengths
+
+
+async def write_tables(ctx, unit, tables):
+    """Write (bank, values) pairs through ``unit.table``, an entry a cycle."""
+    for bank, values in tables:
+        for address, value in enumerate(values):
+            ctx.set(unit.table, {"enable": 1, "bank": bank, "address": address, "data": int(value)})
+            await ctx.tick()
+        ctx.set(unit.table, {"enable": 0})
+
+
+def simulate_with_reset(unit, reset, testbench):
+    """Run a testbench of a unit that the signal ``reset`` resets."""
     simulator = Simulator(ResetInserter(reset)(unit))
     simulator.add_clock(1e-6)
     simulator.add_testbench(testbench)
     simulator.run()
-    return lengths

@@ -13,15 +13,21 @@ from rtl_templates.accelerator import emit_verilog
 from rtl_templates.timing import NominalMemory, predict
 from rtl_templates.word_format import pack_words, unpack_words
 from sim.harness import MemoryTiming, RunRequest, build_harness, run_harness
-from tests.bundles import random_activations, random_encoder_bundle
+from tests.bundles import extreme_encoder_bundle, random_activations, random_encoder_bundle
 
-make_bundle = cache(random_encoder_bundle)
 DESIGNS = {
     "pattern": ({"layers": 1, "heads": 2, "hidden": 16, "ffn": 32}, {"rows": 2, "lanes": 8}),
     "maps": ({"map_pruning": True}, {"rows": 4, "lanes": 4}),
-    "dense": ({"structure": "dense", "layers": 1, "heads": 2, "ffn": 40}, {"rows": 1, "lanes": 8}),
+    "extremes": ({"structure": "dense", "layers": 3, "head_counts": (3, 4, 1), "ffn_sizes": (40, 8, 64),
+                  "absent_blocks": 0.2}, {"rows": 1, "lanes": 8}),
 }
 TOKENS = 11
+
+
+@cache
+def make_bundle(design):
+    make = extreme_encoder_bundle if design == "extremes" else random_encoder_bundle
+    return make(**DESIGNS[design][0])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,8 +43,8 @@ def built(tmp_path_factory):
     """Bundle, plan and compiled bench of a design."""
     @cache
     def build(design):
-        model, sizes = DESIGNS[design]
-        bundle = make_bundle(**model)
+        sizes = DESIGNS[design][1]
+        bundle = make_bundle(design)
         plan = make_plan(bundle, PlanRequest(tokens=TOKENS, **sizes))
         directory = tmp_path_factory.mktemp(design)
         (directory / "accelerator.v").write_text(emit_verilog(plan.spec))
@@ -76,7 +82,7 @@ def simulate(built, tokens, lengths, timing):
 
 
 CASES = [("pattern", 11, [11]), ("pattern", 9, [3, 9, 1, 0, 7]), ("maps", 11, [9, 3, 11]),
-         ("dense", 6, [5, 6])]
+         ("extremes", 6, [5, 6, 2, 0])]
 
 
 @pytest.mark.parametrize(("design", "tokens", "lengths"), CASES)
@@ -89,6 +95,18 @@ def test_results_and_cycles(built, design, tokens, lengths):
     assert report.counters["cycles"] == predicted.cycles
     for name in ("busy", "weight_wait", "drain_wait", "load", "store"):
         assert report.counters[f"{name}_cycles"] == getattr(predicted, name), name
+
+
+def test_extremes_are_what_they_say():
+    bundle = make_bundle("extremes")
+    x = np.stack([random_activations(6, 32, np.random.default_rng(6))])
+    clipped, equal, flat = bundle.encoder.trace(x, [6])
+    assert all((np.abs(clipped[name]) == 127).mean() > 0.4 for name in ("q", "v", "o", "ffn2"))
+    assert (equal["scores"] == equal["scores"][..., :1]).all()
+    assert (equal["weights"] == 127).all()
+    assert not flat["attention_norm"].any()
+    assert not flat["ffn2"].any()
+    assert [layer.attention.heads for layer in bundle.encoder.layers] == [3, 4, 1]
 
 
 @pytest.mark.parametrize("stalls", [1, 2])
