@@ -134,6 +134,8 @@ def test_masks_that_hardware_does_not_know_are_refused():
     set_map_pruning(model, PRUNING)
     with pytest.raises(RuntimeError, match=r"bool \[batch, 1, 1, 9\], not torch.float32 \[2, 1, 9, 9\]"):
         model(batch["input_ids"], attention_mask=torch.zeros(2, 1, 9, 9))
+    with pytest.raises(RuntimeError, match=r"not torch.bool \[2, 1, 9, 9\]"):
+        model(batch["input_ids"], attention_mask=torch.ones(2, 1, 9, 9, dtype=torch.bool))
 
 
 @settings(max_examples=60, deadline=None)

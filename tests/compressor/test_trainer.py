@@ -415,9 +415,10 @@ def test_broken_model_directories_are_named(data, tmp_path):
 
 
 @pytest.mark.nightly
-def test_demo_recipe_learns_the_task_and_pruning_keeps_it(tmp_path):
-    """About a minute: over 95 % before and after half the weights are gone."""
-    result = run_training(Recipe.preset("demo"), model_name="tiny", data=load_task("synthetic"),
+@pytest.mark.parametrize("preset", ["demo", "demo-maps"])
+def test_demo_recipe_learns_the_task_and_pruning_keeps_it(preset, tmp_path):
+    """About a minute: over 95 % before and after half the weights, or maps as well, are gone."""
+    result = run_training(Recipe.preset(preset), model_name="tiny", data=load_task("synthetic"),
                           out=tmp_path / "out")
     assert result.metrics["eval_dense_accuracy"] > 0.95
     assert result.metrics["eval_accuracy"] > 0.95
