@@ -18,7 +18,7 @@ from tests.sim.encoder_campaign import (
 
 pytestmark = pytest.mark.nightly
 
-CHUNKS, CHUNK_SEEDS = 4, 8
+CHUNKS, CHUNK_SEEDS = 4, 5
 """Seeds are drawn in chunks, so that they run side by side."""
 
 REFUSALS = ("one must be a multiple of the other", "must be a multiple of the",
@@ -77,4 +77,4 @@ def test_long_sequences(seed, rows, lanes, tmp_path):
 
 
 def test_designs_differ():
-    assert len({str(draw_design(seed)) for seed in range(32)}) == 32
+    assert len({str(draw_design(seed)) for seed in range(100)}) == 100
