@@ -1,4 +1,4 @@
-"""All measurements, one after the other: ``python -m benchmarks`` (about ten minutes on two cores)."""
+"""All measurements, one after the other: ``python -m benchmarks`` (about 15 minutes on two cores)."""
 
 import subprocess
 import sys

@@ -141,6 +141,12 @@ def test_sizes_that_attention_cannot_use(arguments, message):
         make_plan(make_bundle(), PlanRequest(**arguments))
 
 
+def test_what_a_unit_of_the_encoder_refuses_is_a_plan_error():
+    bundle = make_bundle(structure="mixed", map_pruning=True)
+    with pytest.raises(PlanError, match="map pruning needs index records no wider than the bus"):
+        make_plan(bundle, PlanRequest(rows=8, lanes=4, bus_bits=128))
+
+
 def test_a_plan_without_encoder_units_has_no_encoder_program():
     plan = make_plan(make_bundle(), PlanRequest(linear_only=True))
     assert plan.spec.encoder is None
