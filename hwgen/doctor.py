@@ -23,7 +23,7 @@ class Finding:
 
 _FOUND_BY_TOOLCHAIN = (
     ("verilator", "no simulation (`hwgen sim`, `make demo`)"),
-    ("g++", "no simulation: Verilator's output is C++"),
+    ("g++", "no simulation: Verilator's output is C++; no C simulation of HLS C++"),
     ("make", "no simulation: Verilator builds with make"),
     ("perl", "no simulation: Verilator's driver is Perl"),
     ("iverilog", "no 4-state check in the tests; everything else works"),

@@ -152,3 +152,23 @@ def test_the_script_has_the_devices_part_and_clock():
     text = render("run_hls.tcl", contexts(PlanRequest(device="ecp5-85k", tokens=9))["run_hls.tcl"])
     assert "set_part xczu7ev-ffvc1156-2-e" in text
     assert "create_clock -period 4.0 " in text
+
+
+def test_the_script_runs_in_a_tcl_interpreter_and_names_files_that_exist(built):
+    tcl, calls = pytest.importorskip("tkinter").Tcl(), []
+    for name in ("open_project", "set_top", "add_files", "open_solution", "set_part", "create_clock",
+                 "csim_design", "csynth_design", "cosim_design", "export_design", "exit"):
+        tcl.createcommand(name, lambda *arguments, name=name: calls.append((name, *arguments)))
+    script = (built / "hls" / "run_hls.tcl").read_text()
+    for arguments, cosimulations in (("", 0), ("cosim", 1)):
+        calls.clear()
+        tcl.setvar("argv", arguments)
+        tcl.eval(script)
+        assert [name for name, *_ in calls].count("cosim_design") == cosimulations
+        assert ("set_top", "encoder") in calls
+        assert ("csim_design", "-argv", "weights.bin vectors") in calls
+        assert calls[-1] == ("exit",)
+        added = [next(word for word in words if not word.startswith("-"))
+                 for name, *words in calls if name == "add_files"]
+        assert added == ["encoder.cpp", "tb_encoder.cpp", "../weights/weights.bin", "vectors"]
+        assert all((built / "hls" / name).exists() for name in added)

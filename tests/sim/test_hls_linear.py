@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from compressor.pools import build_pool
 from hwgen.cli import main
 from hwgen.packaging import BuildError
+from hwgen.toolchain import find_tool
 from rtl_templates.array_spec import PoolStorage
 from sim import hls_bench
 from sim.hls_run import hls_problems, simulate_hls_layers
@@ -98,6 +99,18 @@ def test_the_command_fails_on_a_broken_design(linear_build, tmp_path):
     assert "FAILED: " in done.stdout
     assert "warning: " in done.stderr
     assert "hls/fixedpoint.h differs from manifest.json" in done.stderr
+
+
+def test_a_missing_compiler_is_named(linear_build, tmp_path, monkeypatch):
+    opened = linear_build("pattern")
+    shutil.copytree(opened.directory, tmp_path / "build", ignore=shutil.ignore_patterns("sim"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    find_tool.cache_clear()
+    done = CliRunner().invoke(main, ["sim", str(tmp_path / "build"), "--bench", "hls"])
+    find_tool.cache_clear()
+    assert done.exit_code == 1
+    assert "Error: g++: g++ was not found in " in done.stderr
+    assert "install your system's C++ compiler (package g++)" in done.stderr
 
 
 def test_a_build_without_hls_is_refused(linear_build, tmp_path):
