@@ -17,7 +17,7 @@ from rtl_templates.axi import (
     write_master_members,
 )
 from rtl_templates.beat_fifo import BeatFifo
-from rtl_templates.control_registers import ControlRegisters
+from rtl_templates.control_registers import POINTERS, ControlRegisters
 from rtl_templates.encoder_units import EncoderUnits
 from rtl_templates.gelu_table import GeluTable, GeluTableSpec
 from rtl_templates.kstep_fetch import KStepFetch
@@ -89,11 +89,14 @@ class Accelerator(wiring.Component):
             self._encoder(m, sequencer, registers, loader, buffer)
         connect(m, controller.command, sequencer.matmul)
         m.d.comb += [
-            sequencer.array_idle.eq(controller.idle & results.idle), sequencer.bad_tile.eq(loader.error),
-            sequencer.read_error.eq(inputs.error | weights.error), sequencer.write_error.eq(outputs.error),
-            sequencer.quiet.eq(inputs.quiet & weights.quiet & outputs.quiet)]
-        channels = (inputs.ar, inputs.r, outputs.aw, outputs.w, outputs.b, weights.ar, weights.r)
-        moved = Cat(channel.valid & channel.ready for channel in channels)
+            sequencer.array_idle.eq(controller.idle & results.idle), sequencer.stream_error.eq(loader.error),
+            sequencer.read_error.eq(inputs.error), sequencer.weight_error.eq(weights.error),
+            sequencer.write_error.eq(outputs.error),
+            sequencer.quiet.eq(Cat(inputs.quiet, weights.quiet, outputs.quiet))]
+        streams = [inputs.ar, inputs.r, outputs.aw, outputs.w, outputs.b, weights.ar, weights.r, loader.i]
+        if spec.encoder is not None:
+            streams += [loader.local, buffer.unit_write]
+        moved = Cat(stream.valid & stream.ready for stream in streams)
         m.d.control += sequencer.progress.eq(moved.any() | controller.issue.valid | sequencer.dispatched)
         return m
 
@@ -116,8 +119,11 @@ class Accelerator(wiring.Component):
             m.d.comb += getattr(sequencer, name).eq(getattr(registers, name))
         for name in ("taken", "running", "done", "status", "index", "dispatched"):
             m.d.comb += getattr(registers, name).eq(getattr(sequencer, name))
+        bus_places = [getattr(registers, name)[:(self.spec.bus_bits // 8).bit_length() - 1]
+                      for name in (*POINTERS, "input_stride", "output_stride")]
         m.d.comb += [self.interrupt.eq(registers.interrupt), sequencer.input_pointer.eq(registers.input),
-                     sequencer.output_pointer.eq(registers.output)]
+                     sequencer.output_pointer.eq(registers.output),
+                     sequencer.misaligned.eq(Cat(bus_places).any())]
 
     def _weights(self, m, reader, registers, sequencer, loader):
         m.submodules.fifo = fifo = BeatFifo(self.spec.bus_bits, OUTSTANDING_BEATS)
@@ -125,7 +131,7 @@ class Accelerator(wiring.Component):
         passes_left, again = Signal(32), Signal()
         m.d.comb += again.eq(reader.exhausted & passes_left.any() & ~sequencer.launch)
         with m.If(sequencer.launch):
-            m.d.sync += passes_left.eq(Mux(registers.sequences.any(), registers.sequences - 1, 0))
+            m.d.sync += passes_left.eq(registers.sequences - 1)
         with m.Elif(again):
             m.d.sync += passes_left.eq(passes_left - 1)
         connect(m, reader.o, fifo.i)
@@ -135,6 +141,7 @@ class Accelerator(wiring.Component):
         m.d.comb += [reader.start.eq(sequencer.launch | again), reader.address.eq(registers.weights),
                      reader.beats.eq(registers.weights_beats), reader.abort.eq(sequencer.abort),
                      reader.taken.eq(fifo.o.valid & fifo.o.ready)]
+        m.d.control += sequencer.weights_left.eq(~reader.emptied | passes_left.any() | loader.holding)
 
     def _transfers(self, m, reader, writer, sequencer, registers, buffer):
         m.submodules.load = load = LoadUnit(self.spec)
@@ -225,6 +232,7 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             units.start.eq(sequencer.unit), units.operands.eq(sequencer.operands),
             units.valid_length.eq(registers.valid_length), registers.sequence.eq(sequencer.sequence),
+            sequencer.valid_length.eq(registers.valid_length),
             sequencer.units_idle.eq(units.idle), units.table.eq(loader.table),
             buffer.unit_enable.eq(units.main_enable), buffer.unit_address.eq(units.main_address),
             units.main_word.eq(buffer.read_word),

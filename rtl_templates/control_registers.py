@@ -18,8 +18,8 @@ from rtl_templates.register_map import (
     POOL_BASE,
     PROFILE_BASE,
     REGISTERS,
+    STATUS_BITS,
 )
-from rtl_templates.sequencer import STATUS_BITS
 
 POINTERS = ("program", "weights", "input", "output")
 NUMBERS = ("program_length", "weights_beats", "sequences", "input_stride", "output_stride")
@@ -59,7 +59,7 @@ class ControlRegisters(wiring.Component):
             **lite_slave_members("bus", ADDRESS_BITS), "interrupt": Out(1),
             "start": Out(1), "taken": In(1), "running": In(1), "done": In(1), "status": In(STATUS_BITS),
             "index": In(32), "dispatched": In(1), "saturated": In(range(spec.array.lanes + 1)),
-            **{name: Out(32) for name in NUMBERS}}
+            **{name: Out(32, init=int(name == "sequences")) for name in NUMBERS}}
         if spec.encoder is not None:
             members |= {"sequence": In(32), "valid_length": Out(16)}
         members |= {name: Out(POINTER_BITS) for name in POINTERS} | {name: In(1) for name in COUNTERS}
@@ -161,7 +161,9 @@ class ControlRegisters(wiring.Component):
         m.submodules.lengths = lengths = Memory(shape=16, depth=LENGTHS, init=[])
         port, read = lengths.write_port(), lengths.read_port()
         m.d.comb += [port.en.eq(write & (address >= LENGTHS_BASE) & (address < PROFILE_BASE)),
-                     port.addr.eq(address >> 2), port.data.eq(data), read.addr.eq(self.sequence)]
+                     # What does not fit must not turn into a length that is valid.
+                     port.addr.eq(address >> 2), port.data.eq(data | data[16:].any().replicate(16)),
+                     read.addr.eq(self.sequence)]
         m.d.sync += self.valid_length.eq(read.data)
 
     def _pool_window(self, m, write, address, data):

@@ -8,13 +8,14 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl_templates.activation_buffer import ActivationBuffer, buffer_write_layout
+from rtl_templates.descriptor_check import descriptor_layout
 from rtl_templates.gelu_table import GeluTableSpec
 from rtl_templates.key_source import KeySource, KeySourceSpec
 from rtl_templates.layernorm_spec import HEADER_RECORDS, LayerNormSpec
 from rtl_templates.layernorm_unit import LayerNormUnit
 from rtl_templates.matmul_controller import address_bits, unit_address_bits
 from rtl_templates.program_format import Flag
-from rtl_templates.sequencer import ENCODER_OPCODES, descriptor_layout
+from rtl_templates.sequencer import ENCODER_OPCODES
 from rtl_templates.softmax_source import SoftmaxSource
 from rtl_templates.softmax_source_spec import SoftmaxSourceSpec
 from rtl_templates.tile_format import Table

@@ -7,20 +7,15 @@ from amaranth.lib.wiring import In, Out
 
 from rtl_templates.axi import ADDRESS_BITS
 from rtl_templates.burst_generator import BEATS_BITS
+from rtl_templates.descriptor_check import DescriptorCheck, descriptor_layout
 from rtl_templates.matmul_controller import address_bits, command_layout, flag_fields, unit_address_bits
 from rtl_templates.program_format import DESCRIPTOR_BYTES, SIDE_BANK, Opcode, Unit
 from rtl_templates.record_memory import RecordMemory, RecordSpec
-from rtl_templates.register_map import Status
+from rtl_templates.register_map import LENGTHS, STATUS_BITS, Status
 
-STATUS_BITS = 4
 INDEX_BITS = 32
 ENCODER_OPCODES = (Opcode.KEYS, Opcode.SOFTMAX, Opcode.TRANSPOSE, Opcode.NORM)
 """Opcodes of the units of encoder layers; unit i waits at bit 3 + i of a wait mask."""
-
-descriptor_layout = data.StructLayout({
-    "opcode": 8, "wait": 8, "groups": 16, "tiles": 16, "flags": 16, "source": 32, "destination": 32,
-    "source_stride": 16, "destination_stride": 16, "length": 32, "offset": 64})
-"""A descriptor, as :mod:`rtl_templates.program_format` packs it."""
 
 
 class State(Enum):
@@ -37,6 +32,7 @@ class State(Enum):
     FINISH = 8
     CLEAR = 9
     SETTLE = 10
+    STUCK = 11
 
 
 def program_memory(spec):
@@ -55,8 +51,10 @@ class Sequencer(wiring.Component):
     """One program per ``start``, as often as there are sequences; END of all but the last begins the next.
 
     A run ends with END, with the first error, or when nothing moves for ``2**watchdog_bits`` cycles. Then
-    ``abort`` asks the bus masters to settle what they owe; when they are quiet (or the watchdog bites
-    again) ``done`` is raised, and ``clear`` resets everything but the registers and the memories.
+    ``abort`` asks the bus masters to settle what they owe; when they are quiet ``done`` is raised, and
+    ``clear`` resets everything but the registers and the memories. If the watchdog bites again instead,
+    ``done`` is raised with the status of a timeout, and the masters go on settling: a start meanwhile is
+    answered with the same status, and only when they are quiet, or after a reset, is there a next run.
 
     Latency: ``FETCH_TO_DISPATCH`` clock cycles from the last beat of the program to the first dispatch.
     Throughput: one dispatch in ``DISPATCH_INTERVAL`` cycles.
@@ -65,6 +63,8 @@ class Sequencer(wiring.Component):
     -------
     start : :py:`In(1)`
         Begin; taken when ``taken`` is 1.
+    misaligned : :py:`In(1)`
+        A pointer or a stride is no multiple of the bus width.
     program_length, input_pointer, output_pointer, sequences, input_stride, output_stride : :py:`In`
         Registers; constant during a run.
     sequence : :py:`Out(32)`
@@ -79,12 +79,19 @@ class Sequencer(wiring.Component):
         Only with an encoder: the descriptor at hand, ``operands``, goes to the unit of this bit, in the
         order of ``ENCODER_OPCODES``; one at a time, because they share a port of the side bank.
     units_idle : :py:`In(4)`
+    valid_length : :py:`In(16)`
+        Only with an encoder: of that sequence.
     load_idle, array_idle, store_idle : :py:`In(1)`
-    quiet : :py:`In(1)`
-        No bus transaction is under way.
+    quiet : :py:`In(3)`
+        No bus transaction is under way: of program and inputs, of weights, of outputs.
+    weights_left : :py:`In(1)`
+        The weight stream is not used up.
     progress : :py:`In(1)`
         Something moved; keeps the watchdog quiet.
-    bad_tile, read_error, write_error : :py:`In(1)`
+    stream_error : :py:`In(STATUS_BITS)`
+        Not 0: status code of a bad packet of the weight stream.
+    read_error, weight_error, write_error : :py:`In(1)`
+        The beat or the response accepted in this cycle is an error.
     dispatched : :py:`Out(1)`
         Descriptor ``index`` is being dispatched.
     done, running, abort, clear, status : :py:`Out`
@@ -98,18 +105,19 @@ class Sequencer(wiring.Component):
         self.spec = spec
         members = {} if spec.encoder is None else {
             "unit": Out(len(ENCODER_OPCODES)), "units_idle": In(len(ENCODER_OPCODES)),
-            "operands": Out(descriptor_layout)}
+            "operands": Out(descriptor_layout), "valid_length": In(16)}
         super().__init__(members | {
             "start": In(1), "taken": Out(1), "program_length": In(INDEX_BITS),
             "sequences": In(INDEX_BITS), "input_stride": In(32), "output_stride": In(32),
-            "sequence": Out(INDEX_BITS),
+            "sequence": Out(INDEX_BITS), "misaligned": In(1),
             "input_pointer": In(ADDRESS_BITS), "output_pointer": In(ADDRESS_BITS),
             "launch": Out(1), "fetching": Out(1), "program_beats": Out(BEATS_BITS),
             "program": In(stream.Signature(spec.bus_bits)),
             "matmul": Out(stream.Signature(command_layout(spec))),
             "transfer": Out(transfer_layout(spec)), "load": Out(1), "store": Out(1),
-            "load_idle": In(1), "array_idle": In(1), "store_idle": In(1), "quiet": In(1), "progress": In(1),
-            "bad_tile": In(1), "read_error": In(1), "write_error": In(1),
+            "load_idle": In(1), "array_idle": In(1), "store_idle": In(1), "progress": In(1),
+            "quiet": In(3), "weights_left": In(1), "stream_error": In(STATUS_BITS),
+            "read_error": In(1), "weight_error": In(1), "write_error": In(1),
             "dispatched": Out(1), "index": Out(INDEX_BITS), "done": Out(1), "running": Out(1),
             "abort": Out(1), "clear": Out(1), "status": Out(STATUS_BITS)})
 
@@ -118,28 +126,30 @@ class Sequencer(wiring.Component):
         state = Signal(State)
         m.submodules.memory = memory = RecordMemory(program_memory(self.spec))
         fetched = self._fetch(m, state, memory)
-        go, bad = self._decode(m, state, memory)
+        go, check = self._decode(m, state, memory)
 
         bitten = Signal(self.spec.watchdog_bits + 1)
+        quiet, refused = Signal(), Signal()  # `refused`: a start while the bus is stuck
         m.d.comb += [
-            self.taken.eq(self.start & (state == State.IDLE)), self.clear.eq(state == State.CLEAR),
-            self.abort.eq(state == State.FINISH), self.fetching.eq(state == State.FETCH),
-            self.done.eq((state == State.FINISH) & (self.quiet | bitten[-1])),
-            self.running.eq((state != State.IDLE) & (state != State.CLEAR) & (state != State.SETTLE)),
+            quiet.eq(self.quiet.all()), refused.eq(self.start & (state == State.STUCK) & ~quiet),
+            self.taken.eq((self.start & (state == State.IDLE)) | refused),
+            self.clear.eq(state == State.CLEAR), self.fetching.eq(state == State.FETCH),
+            self.abort.eq((state == State.FINISH) | (state == State.STUCK)),
+            self.done.eq(((state == State.FINISH) & (quiet | bitten[-1])) | refused),
+            self.running.eq(~Cat(state == idle for idle in (
+                State.IDLE, State.CLEAR, State.SETTLE, State.STUCK)).any()),
             self.dispatched.eq(go)]
         m.d.sync += bitten.eq(Mux(self.progress | ~self.running | bitten[-1], 0, bitten + 1))
 
-        length_fits = Signal()
-        m.d.sync += length_fits.eq((self.program_length != 0)
-                                   & (self.program_length <= self.spec.program_depth))
+        setup = self._setup(m)
         with m.Switch(state):
             with m.Case(State.IDLE), m.If(self.start):
                 m.d.sync += [state.eq(State.LAUNCH), self.status.eq(Status.RUNNING), self.index.eq(0)]
             with m.Case(State.LAUNCH):
-                m.d.comb += self.launch.eq(length_fits)
+                m.d.comb += self.launch.eq(~setup.any())
                 m.d.sync += state.eq(State.FETCH)
-                with m.If(~length_fits):
-                    m.d.sync += [state.eq(State.FINISH), self.status.eq(Status.BAD_OPCODE)]
+                with m.If(setup.any()):
+                    m.d.sync += [state.eq(State.FINISH), self.status.eq(setup)]
             with m.Case(State.FETCH), m.If(fetched):
                 m.d.sync += state.eq(State.READ)
             with m.Case(State.READ):
@@ -151,14 +161,20 @@ class Sequencer(wiring.Component):
             with m.Case(State.DECODE):
                 m.d.sync += state.eq(State.CHECK)
             with m.Case(State.CHECK):
-                with m.If(bad):
-                    m.d.sync += [state.eq(State.FINISH), self.status.eq(Status.BAD_OPCODE)]
+                with m.If(check.refusal.any()):
+                    m.d.sync += [state.eq(State.FINISH), self.status.eq(check.refusal)]
                 with m.Elif(go):
                     m.d.sync += [state.eq(State.READ), self.index.eq(self.index + 1)]
             with m.Case(State.FINISH), m.If(self.done):
+                m.d.sync += state.eq(Mux(quiet, State.CLEAR, State.STUCK))
+                with m.If(~quiet):
+                    m.d.sync += self.status.eq(Mux(
+                        ~self.quiet[0], Status.READ_TIMEOUT,
+                        Mux(~self.quiet[1], Status.WEIGHT_TIMEOUT, Status.WRITE_TIMEOUT)))
+                with m.Elif(self.status == Status.RUNNING):
+                    m.d.sync += self.status.eq(Status.OK)
+            with m.Case(State.STUCK), m.If(quiet):
                 m.d.sync += state.eq(State.CLEAR)
-                with m.If(self.status == Status.RUNNING):
-                    m.d.sync += self.status.eq(Mux(self.quiet, Status.OK, Status.WATCHDOG))
             with m.Case(State.CLEAR):
                 m.d.sync += state.eq(State.SETTLE)
             with m.Case(State.SETTLE):
@@ -168,6 +184,8 @@ class Sequencer(wiring.Component):
         with m.If(go & (self._opcode == Opcode.END)):
             with m.If(final):
                 m.d.sync += [state.eq(State.FINISH), self.index.eq(self.index)]
+                with m.If(self.weights_left):
+                    m.d.sync += self.status.eq(Status.WEIGHTS_LEFT)
             with m.Else():
                 m.d.sync += [self.index.eq(0), self.sequence.eq(self.sequence + 1)]
         m.d.sync += [self._input.eq(Mux(self.launch, self.input_pointer,
@@ -177,11 +195,25 @@ class Sequencer(wiring.Component):
         with m.If(self.launch):
             m.d.sync += self.sequence.eq(0)
         with m.If(self.running & (state != State.FINISH)):
-            for code, error in ((Status.WATCHDOG, bitten[-1]), (Status.BAD_TILE, self.bad_tile),
-                                (Status.WRITE_ERROR, self.write_error), (Status.READ_ERROR, self.read_error)):
+            read_error = Mux(self.fetching, Status.PROGRAM_READ_ERROR, Status.INPUT_READ_ERROR)
+            for error, code in ((bitten[-1], Status.WATCHDOG), (check.outside, Status.BAD_DESCRIPTOR),
+                                (self.stream_error.any(), self.stream_error),
+                                (self.write_error, Status.OUTPUT_WRITE_ERROR),
+                                (self.weight_error, Status.WEIGHT_READ_ERROR), (self.read_error, read_error)):
                 with m.If(error):
                     m.d.sync += [state.eq(State.FINISH), self.status.eq(code)]
         return m
+
+    def _setup(self, m):
+        """Status code of registers with which no run can begin; 0 if they are fine."""
+        code, too_many = Signal(STATUS_BITS), 0
+        if self.spec.encoder is not None:
+            too_many = self.sequences > LENGTHS
+        fits = self.program_length.any() & (self.program_length <= self.spec.program_depth)
+        m.d.sync += code.eq(Mux(~fits, Status.BAD_PROGRAM,
+                                Mux(~self.sequences.any() | too_many, Status.BAD_SEQUENCES,
+                                    Mux(self.misaligned, Status.BAD_POINTER, 0))))
+        return code
 
     def _fetch(self, m, state, memory):
         """Write the beats of the program; returns the signal that the last one has come."""
@@ -204,36 +236,34 @@ class Sequencer(wiring.Component):
         return take & (left == 1)
 
     def _decode(self, m, state, memory):
-        """Registers of the descriptor at hand; returns the signals to dispatch it, and that it is bad."""
+        """Registers of the descriptor at hand; returns the signal to dispatch it, and its check."""
         spec = self.spec
         descriptor = Signal(descriptor_layout)
-        known, beyond = Signal(), Signal()
+        m.submodules.check = checker = DescriptorCheck(spec)
         beats_per_word = spec.beats_per_word
         with m.If(state == State.LATCH):
             m.d.sync += descriptor.eq(memory.record)
-        m.d.sync += beyond.eq(self.index >= self.program_length)
+        m.d.sync += checker.beyond.eq(self.index >= self.program_length)
+        m.d.comb += [checker.latch.eq(state == State.LATCH), checker.decode.eq(state == State.DECODE),
+                     checker.record.eq(memory.record), checker.descriptor.eq(descriptor)]
         opcode = descriptor.opcode
         loads, stores, multiplies = (Signal(name=name) for name in ("loads", "stores", "multiplies"))
         ends = Signal()
         self._ends = ends
         self._input, self._output = (Signal(ADDRESS_BITS, name=name) for name in ("input", "output"))
-        units, units_idle, unit_known = self._units(m, state, descriptor)
+        units, units_idle = self._units(m, state, descriptor)
         with m.If(state == State.DECODE):
             base = Mux(opcode == Opcode.LOAD, self._input, self._output)
             m.d.sync += [
                 loads.eq(opcode == Opcode.LOAD), stores.eq(opcode == Opcode.STORE),
                 multiplies.eq(opcode == Opcode.MATMUL), ends.eq(opcode == Opcode.END),
-                known.eq(~beyond & (
-                    (((opcode == Opcode.LOAD) | (opcode == Opcode.STORE)) & descriptor.length.any())
-                    | ((opcode == Opcode.MATMUL) & descriptor.groups.any() & descriptor.tiles.any())
-                    | (opcode == Opcode.END) | unit_known)),
                 self.transfer.address.eq(base + descriptor.offset),
                 self.transfer.beats.eq(sum(descriptor.length << bit for bit in range(8)
                                            if beats_per_word >> bit & 1))]
         idle = Signal()
         check = Signal()
         m.d.comb += [
-            check.eq((state == State.CHECK) & known),
+            check.eq((state == State.CHECK) & ~checker.refusal.any()),
             idle.eq(units_idle & (self.load_idle | ~descriptor.wait[Unit.LOAD.bit_length() - 1])
                     & (self.array_idle | ~descriptor.wait[Unit.ARRAY.bit_length() - 1])
                     & (self.store_idle | ~descriptor.wait[Unit.STORE.bit_length() - 1])),
@@ -253,22 +283,22 @@ class Sequencer(wiring.Component):
                                                           side))]
             m.d.comb += [self.matmul.payload[name].eq(descriptor.flags[bit])
                          for bit, name in enumerate(flag_fields(spec))]
+            m.d.comb += checker.valid_length.eq(self.valid_length)
             every = self.units_idle.all()
             m.d.comb += [self.unit.eq(Mux(check & idle & every, units, 0)), self.operands.eq(descriptor)]
             started, all_idle = self.unit.any(), all_idle & every
         self._opcode = opcode
         m.d.comb += go.eq(self.load | self.store | (self.matmul.valid & self.matmul.ready) | started
                           | (check & ends & all_idle))
-        return go, (state == State.CHECK) & ~known
+        return go, checker
 
     def _units(self, m, state, descriptor):
         """Which unit of encoder layers a descriptor is for; whether those it waits for are idle."""
         if self.spec.encoder is None:
-            return None, Const(1), Const(0)
+            return None, Const(1)
         units = Signal(len(ENCODER_OPCODES))
         chosen = Cat(descriptor.opcode == opcode for opcode in ENCODER_OPCODES)
-        complete = descriptor.groups.any() & descriptor.length.any()
         with m.If(state == State.DECODE):
             m.d.sync += units.eq(chosen)
         waited = descriptor.wait[Unit.KEYS.bit_length() - 1:Unit.NORM.bit_length()]
-        return units, (self.units_idle | ~waited).all(), chosen.any() & complete
+        return units, (self.units_idle | ~waited).all()

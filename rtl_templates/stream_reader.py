@@ -32,6 +32,8 @@ class StreamReader(wiring.Component):
         Ask for nothing more, accept and drop what still comes.
     exhausted : :py:`Out(1)`
         The whole range has been asked for.
+    emptied : :py:`Out(1)`
+        The whole range has been asked for and taken by the consumer.
     quiet : :py:`Out(1)`
         No address is offered and every beat asked for has come.
     error : :py:`Out(1)`
@@ -47,8 +49,8 @@ class StreamReader(wiring.Component):
     def __init__(self, bus_bits):
         self.bus_bits = bus_bits
         super().__init__({"start": In(1), "address": In(ADDRESS_BITS), "beats": In(BEATS_BITS),
-                          "taken": In(1), "abort": In(1), "exhausted": Out(1), "quiet": Out(1),
-                          "error": Out(1),
+                          "taken": In(1), "abort": In(1), "exhausted": Out(1),
+                          "emptied": Out(1), "quiet": Out(1), "error": Out(1),
                           "ar": Out(stream.Signature(burst_layout)),
                           "r": In(stream.Signature(read_beat_layout(bus_bits))),
                           "o": Out(stream.Signature(bus_bits))})
@@ -66,7 +68,8 @@ class StreamReader(wiring.Component):
         credit = Signal(range(OUTSTANDING_BEATS + 1), init=OUTSTANDING_BEATS)
         spent = Signal(LENGTH_BITS + 1)
         m.d.comb += [spent.eq(Mux(asked, self.ar.p.length + 1, 0)),
-                     bursts.enable.eq(credit >= burst_beats(self.bus_bits))]
+                     bursts.enable.eq(credit >= burst_beats(self.bus_bits)),
+                     self.emptied.eq(bursts.exhausted & (credit == OUTSTANDING_BEATS))]
         m.d.sync += credit.eq(credit - spent + self.taken)
 
         pending = Signal(range(OUTSTANDING_BEATS + 1))  # bursts

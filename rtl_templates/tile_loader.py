@@ -1,11 +1,13 @@
 """Tile loader: parses the weight stream and fills the banks."""
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import IntEnum
 from amaranth.lib.wiring import In, Out
 
+from rtl_templates.layernorm_spec import HEADER_RECORDS
 from rtl_templates.record_memory import number_of
+from rtl_templates.register_map import STATUS_BITS, Status
 from rtl_templates.tile_banks import BANKS, SLOTS, bank_write_layout, section_specs
 from rtl_templates.tile_format import (
     HEADER_COUNT_BITS,
@@ -15,9 +17,17 @@ from rtl_templates.tile_format import (
     TILE_MARKER,
     Table,
 )
+from rtl_templates.word_format import CHANNELS
 
 ENTRY_BITS = {Table.GELU: 8, Table.EXP: 8, Table.ATTENTION_NORM: 64, Table.OUTPUT_NORM: 64}
 """Width of an entry of each table, in bits."""
+
+
+def table_beats(spec):
+    """Most beats of each table: those of its memory. Dict by Table."""
+    norm = HEADER_RECORDS + CHANNELS * spec.encoder.columns
+    entries = {Table.GELU: 512, Table.EXP: 256, Table.ATTENTION_NORM: norm, Table.OUTPUT_NORM: norm}
+    return {table: -(-count * ENTRY_BITS[table] // spec.bus_bits) for table, count in entries.items()}
 
 
 class Section(IntEnum, shape=3):
@@ -66,8 +76,10 @@ class TileLoader(wiring.Component):
         The last K-step of the oldest tile in a bank is being read.
     drained : :py:`In(1)`
         The last result of the oldest tile in a slot has been requantized.
-    error : :py:`Out(1)`
-        A header has a wrong marker or sizes; the loader has stopped, until reset.
+    holding : :py:`Out(1)`
+        A tile is loaded or being used, a packet is under way, or tiles from ``local`` are awaited.
+    error : :py:`Out(STATUS_BITS)`
+        Not 0: the status code of a bad header; the loader has stopped, until reset.
     """
 
     LOADED = 1
@@ -76,7 +88,7 @@ class TileLoader(wiring.Component):
         self.spec = spec
         members = {"i": In(stream.Signature(spec.bus_bits)), "write": Out(bank_write_layout(spec)),
                    "tile": Out(stream.Signature(tile_layout(spec))), "release": In(1),
-                   "drained": In(1), "error": Out(1)}
+                   "drained": In(1), "holding": Out(1), "error": Out(STATUS_BITS)}
         if spec.encoder is not None:
             members |= {"local": In(stream.Signature(spec.bus_bits)), "table": Out(table_write_layout())}
         super().__init__(members)
@@ -92,13 +104,14 @@ class TileLoader(wiring.Component):
         table_entry_end = Signal(init=1)
         beat_marker = beat[24:32]
         m.d.comb += [
-            ready.eq(~self.error & Mux(
+            ready.eq(~self.error.any() & Mux(
                 section == Section.HEADER,
                 (beat_marker != TILE_MARKER) | ((banks_held != BANKS) & (slots_held != SLOTS)),
                 table_entry_end)),
             take.eq(valid & ready),
             header.eq(take & (section == Section.HEADER) & (beat_marker == TILE_MARKER))]
-        self._source(m, beat, valid, ready, take & (section == Section.HEADER), complete)
+        local = self._source(m, beat, valid, ready, take & (section == Section.HEADER), complete)
+        m.d.comb += self.holding.eq(banks_held.any() | (section != Section.HEADER) | local)
         m.d.sync += [banks_held.eq(banks_held + header - self.release),
                      slots_held.eq(slots_held + header - self.drained)]
 
@@ -109,12 +122,8 @@ class TileLoader(wiring.Component):
         m.d.sync += check.eq(take & (section == Section.HEADER))
         with m.If(take & (section == Section.HEADER)):
             m.d.sync += [ksteps.eq(beat), words.eq(beat[16:24]), marker.eq(beat[24:32])]
-        bad_sizes = ((ksteps == 0) | (ksteps > self.spec.tile_ksteps) | (words == 0)
-                     | (words > self.spec.array.units))
-        others = (TABLE_MARKER, LOCAL_MARKER) if self.spec.encoder is not None else ()
-        other = sum((marker == value for value in others), start=Const(0))
-        with m.If(check & Mux(marker == TILE_MARKER, bad_sizes, other == 0)):
-            m.d.sync += self.error.eq(1)
+        with m.If(check):
+            self._check(m, marker, ksteps, words)
 
         # Rows of the sections minus one.
         last_row = {name: Signal(spec.row_bits, name=f"last_row_{name}")
@@ -156,11 +165,29 @@ class TileLoader(wiring.Component):
         self._offer(m, complete, bank, slot, ksteps, words)
         return m
 
+    def _check(self, m, marker, count, rest):
+        """The status code of a bad header: its marker, bits 15:0 and bits 23:16."""
+        bad_sizes = ((count == 0) | (count > self.spec.tile_ksteps) | (rest == 0)
+                     | (rest > self.spec.array.units))
+        with m.Switch(marker):
+            with m.Case(TILE_MARKER), m.If(bad_sizes):
+                m.d.sync += self.error.eq(Status.BAD_TILE)
+            if self.spec.encoder is not None:
+                with m.Case(TABLE_MARKER):
+                    fits = [(rest[:4] == table) & (count <= most)
+                            for table, most in table_beats(self.spec).items()]
+                    with m.If((count == 0) | rest[5:].any() | ~Cat(fits).any()):
+                        m.d.sync += self.error.eq(Status.BAD_TABLE)
+                with m.Case(LOCAL_MARKER), m.If(count == 0):
+                    m.d.sync += self.error.eq(Status.BAD_LOCAL)
+            with m.Default():
+                m.d.sync += self.error.eq(Status.BAD_PACKET)
+
     def _source(self, m, beat, valid, ready, packet, complete):
-        """Beats come from memory, or, after a local header, from the units."""
+        """Beats come from memory, or, after a local header, from the units; returns when the latter."""
         if self.spec.encoder is None:
             m.d.comb += [beat.eq(self.i.payload), valid.eq(self.i.valid), self.i.ready.eq(ready)]
-            return
+            return 0
         left = Signal(HEADER_COUNT_BITS)
         local = Signal()
         m.d.comb += [local.eq(left.any()), beat.eq(Mux(local, self.local.payload, self.i.payload)),
@@ -170,6 +197,7 @@ class TileLoader(wiring.Component):
             m.d.sync += left.eq(beat)
         with m.Elif(complete & local):
             m.d.sync += left.eq(left - 1)
+        return local
 
     def _tables(self, m, section, beat, valid, take, entry_end):
         """Entries of a table, one per cycle; ``entry_end`` is 1 with the last one of a beat."""

@@ -45,7 +45,10 @@ class Gate {
     Gate(uint64_t seed, uint64_t channel) : seeded_(seed != 0), state_(seed * 0x9E3779B97F4A7C15u ^ (channel << 32 | 1)) {
         for (int i = 0; i < 8; ++i) random();
     }
+    // A gate that is shut stays shut: a memory that stopped answering.
+    void shut(bool shut) { shut_ = shut; }
     bool open() {
+        if (shut_) return false;
         if (!seeded_) return true;
         if (left_-- == 0) {
             const uint64_t draw = random();
@@ -68,7 +71,7 @@ class Gate {
         state_ ^= state_ >> 27;
         return state_ * 0x2545F4914F6CDD1Du >> 24;
     }
-    bool seeded_;
+    bool seeded_, shut_ = false;
     uint64_t state_;
     uint64_t left_ = 0;
     unsigned phase_ = 0;
@@ -111,6 +114,7 @@ class AddressChannel {
     }
     void drive() { pins_.ready = gate_.open(); }
     void clear() { held_ = false; }
+    Gate& gate() { return gate_; }
     [[noreturn]] void violation(uint64_t now, const std::string& what) const {
         fail(std::string(name_) + ", cycle " + std::to_string(now) + ": " + what + " (last address " +
              hex(address_) + ", " + std::to_string(length_ + 1) + " beats)");
@@ -190,6 +194,14 @@ class ReadMemory {
         taken_ = false;
         pins_.valid = 0;
     }
+    // No more faults.
+    void heal() {
+        fail_at_ = 0;
+        address_gate().shut(false);
+        gate_.shut(false);
+    }
+    Gate& address_gate() { return address_.gate(); }
+    Gate& data_gate() { return gate_; }
     uint64_t beats() const { return beats_; }
 
   private:
@@ -259,6 +271,14 @@ class WriteMemory {
         held_ = taken_ = false;
         pins_.response_valid = 0;
     }
+    // No more faults.
+    void heal() {
+        fail_at_ = 0;
+        for (Gate* gate : {&address_.gate(), &data_gate_, &response_gate_}) gate->shut(false);
+    }
+    Gate& address_gate() { return address_.gate(); }
+    Gate& data_gate() { return data_gate_; }
+    Gate& response_gate() { return response_gate_; }
     uint64_t beats() const { return beats_; }
     bool idle() const { return open_.empty() && early_.empty() && responses_.empty(); }
 

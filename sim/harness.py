@@ -18,6 +18,7 @@ from rtl_templates.register_map import (
     POOL_BASE,
     PROFILE_BASE,
     REGISTERS,
+    STATUS_HELP,
     Status,
 )
 
@@ -52,7 +53,8 @@ class HarnessContext:
         Name and byte address of every register.
     counters : tuple of str
         Registers to report after the run.
-    status_codes : tuple of (str, int)
+    status_codes : tuple of (str, int, str)
+        Name, code, and what it means.
     identity, profile_base, pool_base, lengths_base : int
         See :mod:`rtl_templates.register_map`.
     trace : bool
@@ -62,7 +64,8 @@ class HarnessContext:
     top: str = "accelerator"
     registers: tuple[tuple[str, int], ...] = tuple((r.name, r.address) for r in REGISTERS)
     counters: tuple[str, ...] = COUNTERS
-    status_codes: tuple[tuple[str, int], ...] = tuple((s.name, s.value) for s in Status)
+    status_codes: tuple[tuple[str, int, str], ...] = tuple(
+        (s.name, s.value, "; ".join(filter(None, STATUS_HELP[s]))) for s in Status)
     identity: int = IDENTITY
     profile_base: int = PROFILE_BASE
     pool_base: int = POOL_BASE
@@ -146,9 +149,11 @@ class RunReport:
 
     ``clock_cycles`` counts simulated cycles, register accesses of the start included; ``wall_seconds`` and
     ``cpu_seconds`` are the time they took. ``error`` is None or the one line that says what went wrong.
+    ``first_status`` is the status of the disturbed run before, if there was one.
     """
 
     error: str | None
+    first_status: int
     status: int
     status_name: str
     descriptor: int
@@ -222,9 +227,11 @@ def run_harness(executable, request, *, progress=None, **extra):
     progress : callable(int), optional
         Called now and then with the clock cycles simulated so far.
     **extra
-        ``trace`` (wave file to write; needs a bench built with trace), and for tests ``reset_at`` (reset so
-        many cycles after a first start, then run again), ``fail_read0``, ``fail_read1`` (number of the read
-        beat, from 1, that gets an error response) and ``fail_write`` (number of the write burst).
+        ``trace`` (wave file to write; needs a bench built with trace), and for tests: ``reset_at`` (reset so
+        many cycles after a first start, then run again); ``fail_read0``, ``fail_read1`` (number of the read
+        beat, from 1, that gets an error response), ``fail_write`` (number of the write burst); ``stop``
+        (channel that stops answering: ``ar0``, ``r0``, ``ar1``, ``r1``, ``aw``, ``w`` or ``b``), ``stop_at``
+        (cycles after the start); ``then_again`` (1: after these faults run once more, without a reset).
 
     Returns
     -------

@@ -108,7 +108,8 @@ async def error_response_ends_the_run(dut, memory):
     await bench.configure()
     bench.memory[memory].fail_at = 1 if memory == "program" else 3
     status = await bench.run()
-    expected = Status.WRITE_ERROR if memory == "output" else Status.READ_ERROR
+    expected = {"program": Status.PROGRAM_READ_ERROR, "input": Status.INPUT_READ_ERROR,
+                "weights": Status.WEIGHT_READ_ERROR, "output": Status.OUTPUT_WRITE_ERROR}[memory]
     assert status == expected, f"status {Status(status).name}, expected {expected.name}"
     bench.memory[memory].fail_at = 0
     await bench.reset()
@@ -128,13 +129,13 @@ async def bad_opcode_is_reported(dut):
 
 
 @cocotb.test(**CLOCKS)
-async def bad_tile_is_reported(dut):
-    """A tile packet without its marker ends the run."""
+async def bad_packet_is_reported(dut):
+    """A packet without its marker ends the run."""
     weights = CASE.weights.copy()
     weights[HEADER_MARKER_BYTE] ^= 0xFF
     bench = await Testbench.start(dut, replace(CASE, weights=weights))
     await bench.configure()
-    assert await bench.run() == Status.BAD_TILE
+    assert await bench.run() == Status.BAD_PACKET
 
 
 REGISTERS_BY_NAME = {register.name: register for register in REGISTERS}

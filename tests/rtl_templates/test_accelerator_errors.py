@@ -7,7 +7,7 @@ import pytest
 
 from rtl_templates.program_format import Descriptor, Opcode, Unit
 from rtl_templates.register_map import Status
-from tests.rtl_templates.accelerator_bench import run_programs
+from tests.rtl_templates.accelerator_bench import configure, fill, run_programs, run_to_interrupt
 from tests.rtl_templates.accelerator_reference import random_tile, small_spec
 from tests.rtl_templates.axi_memory import random_stalls
 
@@ -72,14 +72,24 @@ def with_header(tile, flip):
     return descriptors, tiles, inputs
 
 
-def test_bad_descriptors():
-    """Unknown opcodes; counts of 0, which would never end."""
+def test_unknown_opcodes():
+    """0, and those of units that an accelerator of linear layers lacks."""
     changes = [lambda d, opcode=opcode: [d[0], RawDescriptor(d[1], opcode), *d[2:]]
-               for opcode in (0, 4, 254)]
-    changes += [lambda d, fields=fields: [replace(d[0], **fields), *d[1:]] for fields in (
-        {"length": 0}, {"opcode": Opcode.STORE, "length": 0},
-        {"opcode": Opcode.MATMUL, "tiles": 0, "groups": 1}, {"opcode": Opcode.MATMUL, "tiles": 1})]
+               for opcode in (0, 4, 5, 6, 7, 254)]
     assert set(statuses(*map(with_descriptors, changes))) == {Status.BAD_OPCODE}
+
+
+def test_bad_descriptors():
+    """Counts of 0, which would never end; words that are not there; bad alignment; GELU without a table."""
+    first = [{"length": 0}, {"opcode": Opcode.STORE, "length": 0}, {"offset": 4}, {"length": 129},
+             {"opcode": Opcode.MATMUL, "tiles": 0, "groups": 1}, {"opcode": Opcode.MATMUL, "tiles": 1},
+             {"destination": 29}, {"destination": 1 << 31}, {"flags": 1}, {"wait": 8}]
+    second = [{"source": 113}, {"groups": 9, "destination_stride": 4},
+              {"groups": 3, "destination_stride": 11}, {"groups": 65535, "source_stride": 65535},
+              {"flags": 1}, {"source": 1 << 31}]
+    changes = [lambda d, fields=fields: [replace(d[0], **fields), *d[1:]] for fields in first]
+    changes += [lambda d, fields=fields: [d[0], replace(d[1], **fields), *d[2:]] for fields in second]
+    assert statuses(*map(with_descriptors, changes)) == [Status.BAD_DESCRIPTOR] * len(changes)
 
 
 def test_bad_program_lengths():
@@ -87,14 +97,16 @@ def test_bad_program_lengths():
     end = Descriptor(opcode=Opcode.END)
     full = [Descriptor(opcode=Opcode.LOAD, length=1)] * (SPEC.program_depth - 1) + [end]
     assert statuses(good_program(), with_descriptors(lambda d: d[:1]), with_descriptors(lambda d: []),
-                    with_descriptors(lambda d: [end, *full]), with_descriptors(lambda d: full)) == [
-        Status.OK, Status.BAD_OPCODE, Status.BAD_OPCODE, Status.BAD_OPCODE, Status.OK]
+                    with_descriptors(lambda d: [end, *full])) == [Status.OK] + [Status.BAD_PROGRAM] * 3
+    _, _, inputs = good_program()
+    assert statuses((full, [], inputs)) == [Status.OK]
 
 
 def test_bad_tiles():
-    """Marker; K-steps 0 and 28 (24 fit); words 0, 3, 6 (2 are there)."""
-    headers = [(0, 1 << 24), (2, 1 << 31), (1, 3), (0, 16), (0, 2 << 16), (0, 1 << 16), (1, 7 << 16)]
+    """K-steps 0 and 28 (24 fit); words 0, 3, 6 (2 are there). A marker that is none."""
+    headers = [(1, 3), (0, 16), (0, 2 << 16), (0, 1 << 16), (1, 7 << 16)]
     assert set(statuses(*(with_header(*header) for header in headers))) == {Status.BAD_TILE}
+    assert set(statuses(with_header(0, 1 << 24), with_header(2, 1 << 31))) == {Status.BAD_PACKET}
 
 
 @pytest.mark.parametrize(("error", "seed"), [
@@ -103,13 +115,14 @@ def test_bad_tiles():
 def test_read_errors(error, seed):
     """On the program (the first 16 beats), an input or the weights, with bursts still under way."""
     stalls = random_stalls(seed, *MASTERS, share=0.4) if seed else {}
-    assert statuses(good_program(), read_errors={error}, read_latency=30, stalls=stalls) == [
-        Status.READ_ERROR]
+    expected = (Status.WEIGHT_READ_ERROR if error[0] == "m_axi_gmem1" else
+                Status.PROGRAM_READ_ERROR if error[1] < 16 else Status.INPUT_READ_ERROR)
+    assert statuses(good_program(), read_errors={error}, read_latency=30, stalls=stalls) == [expected]
 
 
 @pytest.mark.parametrize("response", [0, 1])
 def test_write_errors(response):
-    assert statuses(good_program(), write_errors={("m_axi_gmem0", response)}) == [Status.WRITE_ERROR]
+    assert statuses(good_program(), write_errors={("m_axi_gmem0", response)}) == [Status.OUTPUT_WRITE_ERROR]
 
 
 def test_error_while_transfers_are_under_way():
@@ -127,13 +140,40 @@ def test_watchdog():
     assert run.registers["descriptor"] == 1
 
 
-def test_watchdog_without_answers():
-    """A memory that never answers cannot be waited for: the accelerator gives up, and wants a reset."""
-    run, = run_programs(SPEC, [good_program()], stalls={"m_axi_gmem0_r": lambda cycle: True})
-    assert run.status == Status.WATCHDOG
-    assert 2 << SPEC.watchdog_bits < run.registers["cycles"] < 3 << SPEC.watchdog_bits
+@pytest.mark.parametrize(("channel", "code"), [
+    ("m_axi_gmem0_ar", Status.READ_TIMEOUT), ("m_axi_gmem1_r", Status.WEIGHT_TIMEOUT),
+    ("m_axi_gmem0_w", Status.WRITE_TIMEOUT)])
+def test_a_memory_that_stops_answering(channel, code):
+    """The accelerator gives up and breaks no AXI rule; a start meets the same status, at once.
 
-
-def test_more_weights_than_the_program_takes():
+    When the memory answers at last the accelerator recovers by itself, without a reset.
+    """
+    answering = [False]
     descriptors, tiles, inputs = good_program()
-    assert statuses((descriptors, tiles + tiles[::-1] * 2, inputs)) == [Status.OK]
+    found = []
+
+    def stall(cycle):
+        return cycle >= 700 and not answering[0]
+
+    async def disturb(ctx, dut, memory):
+        beats = fill(memory, SPEC, descriptors, tiles, inputs)
+        await configure(ctx, dut, program_length=len(descriptors), weights_beats=beats)
+        for _ in range(2):
+            found.append((await run_to_interrupt(ctx, dut, memory))[0])
+        answering[0] = True
+        for _ in range(300):
+            await ctx.tick()
+        found.append((await run_to_interrupt(ctx, dut, memory))[0])
+
+    run, = run_programs(SPEC, [(descriptors, tiles, inputs)], disturb=disturb, stalls={channel: stall})
+    assert [registers["status"] for registers in found] == [code, code, Status.OK]
+    assert found[0]["cycles"] < 4 << SPEC.watchdog_bits
+    assert found[1]["cycles"] == 0
+    assert (run.status, run.output) == (Status.OK, run.expected)
+
+
+def test_more_weights_than_the_program_takes(extra):
+    """Tiles that were loaded, and tiles that are still in memory."""
+    descriptors, tiles, inputs = good_program()
+    assert statuses((descriptors, tiles + tiles[:1], inputs), (descriptors, tiles + tiles[::-1] * 2, inputs)
+                    ) == [Status.WEIGHTS_LEFT] * 2

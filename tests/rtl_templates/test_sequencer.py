@@ -12,7 +12,8 @@ from rtl_templates.sequencer import Sequencer
 from tests.rtl_templates.accelerator_reference import small_spec
 from tests.rtl_templates.stream_bench import always, pattern, send, simulate
 
-SPECS = {bus_bits: small_spec(bus_bits=bus_bits, lanes=16, units=8, watchdog_bits=6)
+SPECS = {bus_bits: small_spec(bus_bits=bus_bits, lanes=16, units=8, watchdog_bits=6,
+                              activation_words=200000)
          for bus_bits in (32, 128, 512)}
 END = Descriptor(opcode=Opcode.END)
 
@@ -42,13 +43,16 @@ class Bench:
         ctx.set(self.dut.progress, 0)
         self.fetched = self.cycle
 
-    async def begin(self, ctx):
-        for name in ("load_idle", "array_idle", "store_idle", "quiet"):
+    async def begin(self, ctx, **registers):
+        for name in ("load_idle", "array_idle", "store_idle", "sequences"):
             ctx.set(getattr(self.dut, name), 1)
+        ctx.set(self.dut.quiet, 7)
         ctx.set(self.dut.matmul.ready, 1)
         ctx.set(self.dut.input_pointer, 0x1_FFFF_F000)
         ctx.set(self.dut.output_pointer, 0x2_0000_2000)
         ctx.set(self.dut.program_length, len(self.descriptors))
+        for name, value in registers.items():
+            ctx.set(getattr(self.dut, name), value)
         await ctx.tick()
         ctx.set(self.dut.start, 1)
         await ctx.tick()
@@ -83,7 +87,7 @@ def test_dispatches_in_order(bus_bits, share):
         Descriptor(opcode=Opcode.LOAD, length=9, destination=5, offset=0x3000),
         Descriptor(opcode=Opcode.MATMUL, groups=3, tiles=4, source=7, destination=11, source_stride=300,
                    destination_stride=65535),
-        Descriptor(opcode=Opcode.STORE, length=70000, source=6, offset=0xFFFF_FFFF_0000), END]
+        Descriptor(opcode=Opcode.STORE, length=199994, source=6, offset=0xFFFF_FFFF_0000), END]
     bench = Bench(spec, descriptors, share)
     status = []
 
@@ -107,8 +111,8 @@ def test_dispatches_in_order(bus_bits, share):
                                             "destination_stride")} == {
         "groups": 3, "tiles": 4, "source": 7, "destination": 11, "source_stride": 300,
         "destination_stride": 65535}
-    assert (store.address, store.length, store.source) == (0x2_0000_2000 + 0xFFFF_FFFF_0000, 70000, 6)
-    assert store.beats == 70000 * spec.beats_per_word
+    assert (store.address, store.length, store.source) == (0x2_0000_2000 + 0xFFFF_FFFF_0000, 199994, 6)
+    assert store.beats == 199994 * spec.beats_per_word
 
 
 @pytest.mark.parametrize("last", Unit)
@@ -177,8 +181,10 @@ def test_matmul_waits_until_it_is_accepted():
     simulate(bench.dut, testbench, background=[bench.feed])
 
 
-@pytest.mark.parametrize(("line", "code"), [("bad_tile", Status.BAD_TILE), ("read_error", Status.READ_ERROR),
-                                            ("write_error", Status.WRITE_ERROR)])
+@pytest.mark.parametrize(("line", "code"), [
+    ("stream_error", Status.BAD_TILE), ("stream_error", Status.BAD_LOCAL),
+    ("read_error", Status.INPUT_READ_ERROR), ("weight_error", Status.WEIGHT_READ_ERROR),
+    ("write_error", Status.OUTPUT_WRITE_ERROR)])
 @pytest.mark.parametrize("when", [4, 12, 30])
 def test_errors_end_the_run(line, code, when):
     """In fetch, in dispatch and in a wait: abort until the masters are quiet, then done and clear."""
@@ -190,16 +196,17 @@ def test_errors_end_the_run(line, code, when):
         ctx.set(bench.dut.load_idle, 0)
         for _ in range(when):
             await bench.step(ctx)
+        expected = Status.PROGRAM_READ_ERROR if line == "read_error" and when == 4 else code
         ctx.set(bench.dut.quiet, 0)
-        ctx.set(getattr(bench.dut, line), 1)
+        ctx.set(getattr(bench.dut, line), code if line == "stream_error" else 1)
         await bench.step(ctx)
         ctx.set(getattr(bench.dut, line), 0)
         for _ in range(20):
             assert ctx.get(bench.dut.abort)
             assert not ctx.get(bench.dut.done)
             await bench.step(ctx)
-        ctx.set(bench.dut.quiet, 1)
-        assert await bench.run(ctx) == code
+        ctx.set(bench.dut.quiet, 7)
+        assert await bench.run(ctx) == expected
         await bench.step(ctx)
         assert not ctx.get(bench.dut.running)
 
@@ -227,16 +234,74 @@ def test_watchdog():
     simulate(bench.dut, testbench, background=[bench.feed])
 
 
-def test_watchdog_when_the_bus_does_not_settle():
+@pytest.mark.parametrize(("quiet", "code"), [(6, Status.READ_TIMEOUT), (5, Status.WEIGHT_TIMEOUT),
+                                             (3, Status.WRITE_TIMEOUT), (0, Status.READ_TIMEOUT)])
+def test_a_bus_that_does_not_settle(quiet, code):
+    """done comes nevertheless; a start is answered at once, and taken for good when the bus is quiet."""
+    bench = Bench(SPECS[128], [END])
+
+    async def testbench(ctx):
+        dut = bench.dut
+        await bench.begin(ctx)
+        ctx.set(dut.quiet, quiet)
+        while not ctx.get(dut.done):
+            await bench.step(ctx)
+        assert 1 << SPECS[128].watchdog_bits < bench.cycle < 2 << SPECS[128].watchdog_bits
+        for _ in range(3):
+            await bench.step(ctx)
+            assert ctx.get(dut.status) == code
+            assert ctx.get(dut.abort)
+            assert not ctx.get(dut.clear)
+            assert not ctx.get(dut.running)
+            ctx.set(dut.start, 1)
+            await ctx.delay(1e-9)
+            assert ctx.get(dut.taken)
+            assert ctx.get(dut.done)
+            await bench.step(ctx)
+            ctx.set(dut.start, 0)
+            await ctx.delay(1e-9)
+            assert not ctx.get(dut.done)
+        ctx.set(dut.quiet, 7)
+        await bench.step(ctx)
+        assert ctx.get(dut.clear)
+        for _ in range(2):
+            await bench.step(ctx)
+        ctx.set(dut.start, 1)
+        await ctx.delay(1e-9)
+        assert ctx.get(dut.taken)
+        await bench.step(ctx)
+        assert ctx.get(dut.launch)
+
+    simulate(bench.dut, testbench, background=[bench.feed])
+
+
+@pytest.mark.parametrize(("register", "value", "code"), [
+    ("program_length", 0, Status.BAD_PROGRAM), ("program_length", 17, Status.BAD_PROGRAM),
+    ("sequences", 0, Status.BAD_SEQUENCES), ("misaligned", 1, Status.BAD_POINTER)])
+def test_registers_with_which_no_run_begins(register, value, code):
+    """Nothing is read: no launch."""
+    bench = Bench(SPECS[128], [END])
+
+    async def testbench(ctx):
+        await bench.begin(ctx, **{register: value})
+        while not ctx.get(bench.dut.done):
+            assert not ctx.get(bench.dut.launch)
+            await bench.step(ctx)
+            assert bench.cycle < 10
+        assert ctx.get(bench.dut.status) == code
+
+    simulate(bench.dut, testbench)
+
+
+def test_weights_left_at_the_end():
     bench = Bench(SPECS[128], [END])
 
     async def testbench(ctx):
         await bench.begin(ctx)
-        ctx.set(bench.dut.quiet, 0)
-        assert await bench.run(ctx) == Status.WATCHDOG
+        ctx.set(bench.dut.weights_left, 1)
+        assert await bench.run(ctx) == Status.WEIGHTS_LEFT
 
     simulate(bench.dut, testbench, background=[bench.feed])
-    assert 1 << SPECS[128].watchdog_bits < bench.cycle < 2 << SPECS[128].watchdog_bits
 
 
 def test_start_is_taken_once_and_only_when_idle():

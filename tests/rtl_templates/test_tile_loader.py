@@ -5,7 +5,8 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
-from rtl_templates.array_spec import PoolStorage
+from rtl_templates.array_spec import EncoderSpec, PoolStorage
+from rtl_templates.register_map import Status
 from rtl_templates.tile_banks import BANKS, SLOTS, TileBanks
 from rtl_templates.tile_loader import TileLoader
 from tests.rtl_templates.accelerator_reference import random_tile, small_spec
@@ -134,17 +135,47 @@ def test_waits_for_a_bank_and_for_a_slot():
     assert offered == [start + size - 1 + dut.LOADED for start in starts]
 
 
-@pytest.mark.parametrize("header", [0x0002_0000 | 0xA5 << 24, 25 | 2 << 16 | 0xA5 << 24, 5 | 0xA5 << 24,
-                                    5 | 3 << 16 | 0xA5 << 24, 5 | 2 << 16 | 0xA4 << 24, 0, 0xFFFFFFFF])
-def test_bad_headers(header):
-    dut = TileLoader(small_spec())
+TILE, TABLE, LOCAL = 0xA5 << 24, 0xA6 << 24, 0xA7 << 24
+ENCODER = small_spec(encoder=EncoderSpec(side_words=64, columns=4, key_columns=2, tokens=8))
+BAD_HEADERS = [
+    *((header | TILE, Status.BAD_TILE) for header in (2 << 16, 25 | 2 << 16, 5, 5 | 3 << 16)),
+    *((header, Status.BAD_PACKET) for header in (5 | 2 << 16 | 0xA4 << 24, 0, 0xFFFFFFFF))]
+BAD_TABLES = [
+    *((table << 16 | beats | TABLE, Status.BAD_TABLE)
+      for table, beats in ((0, 1), (5, 1), (9, 1), (15, 1), (1, 0), (1, 65), (2, 33), (3, 21), (4, 21),
+                           (1 | 1 << 5, 1), (1 | 1 << 7, 1))),
+    (LOCAL, Status.BAD_LOCAL)]
+
+
+def error_of(spec, header):
+    """Error and readiness of the loader soon after a header."""
+    dut, found = TileLoader(spec), []
 
     async def testbench(ctx):
         ctx.set(dut.i.valid, 1)
         ctx.set(dut.i.payload, header)
         for _ in range(3):
             await ctx.tick()
-        assert ctx.get(dut.error)
-        assert not ctx.get(dut.i.ready)
+        found.append((ctx.get(dut.error), ctx.get(dut.i.ready)))
 
     simulate(dut, testbench)
+    return found[0]
+
+
+@pytest.mark.parametrize(("header", "code"), BAD_HEADERS)
+@pytest.mark.parametrize("spec", [small_spec(), ENCODER], ids=["linear", "encoder"])
+def test_bad_headers(spec, header, code):
+    assert error_of(spec, header) == (code, 0)
+
+
+@pytest.mark.parametrize(("header", "code"), BAD_TABLES)
+def test_bad_tables_and_local_headers(header, code):
+    """Unknown tables, also those whose low bits are a table's; 0 beats, one too many; unused bits."""
+    assert error_of(ENCODER, header) == (code, 0)
+    assert error_of(small_spec(), header) == (Status.BAD_PACKET, 0)
+
+
+@pytest.mark.parametrize("header", [1 << 16 | 64 | TABLE, 2 << 16 | 32 | TABLE, 3 << 16 | 20 | TABLE,
+                                    4 << 16 | 20 | TABLE, 1 << 16 | 1 << 20 | 64 | TABLE, 1 | LOCAL])
+def test_tables_that_fit(header):
+    assert error_of(ENCODER, header)[0] == Status.OK

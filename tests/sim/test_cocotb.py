@@ -13,7 +13,7 @@ from sim.vectors import pack_inputs, random_vectors
 
 TESTS = ("program_is_bit_exact", "second_run_needs_no_reset", "registers_keep_what_is_written",
          "interrupt_needs_both_enables", "reset_in_mid_run_is_clean", "error_response_ends_the_run",
-         "bad_opcode_is_reported", "bad_tile_is_reported")
+         "bad_opcode_is_reported", "bad_packet_is_reported")
 
 
 @pytest.fixture(scope="module")

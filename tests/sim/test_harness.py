@@ -93,8 +93,8 @@ def test_broken_rules_are_seen(executable, fault, stalls):
     assert re.search(FAULTS[fault], report.error), report.error
 
 
-@pytest.mark.parametrize(("fault", "status"), [({"fail_read0": 10}, "READ_ERROR"),
-                                               ({"fail_write": 3}, "WRITE_ERROR")])
+@pytest.mark.parametrize(("fault", "status"), [({"fail_read0": 10}, "INPUT_READ_ERROR"),
+                                               ({"fail_write": 3}, "OUTPUT_WRITE_ERROR")])
 def test_error_responses_are_reported(executable, fault, status):
     report, output = run_harness(executable, request_of(), **fault)
     assert output is None

@@ -163,11 +163,11 @@ def test_broken_tile_ends_with_a_status(small_build, tmp_path):
     stream = bytearray(path.read_bytes())
     stream[3] ^= 0xFF
     path.write_bytes(stream)
-    with pytest.raises(SimulationError, match=r"run 1: the run ended with status 3 \(BAD_TILE\)"):
+    with pytest.raises(SimulationError, match=r"run 1: the run ended with status 11 \(BAD_PACKET\)"):
         simulate(open_build(directory), SimulationRequest(tokens=4))
     outcome = run_command(open_build(directory), "--tokens", 4, "--json")
     assert outcome.exit_code == 1
-    assert "BAD_TILE" in json.loads(outcome.stdout)["error"]
+    assert "BAD_PACKET" in json.loads(outcome.stdout)["error"]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -1,0 +1,160 @@
+"""Descriptor check: refuses descriptors that no unit could execute, by the rules of descriptor_rules."""
+
+from itertools import pairwise
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from compressor.intops.fixedpoint import SHIFT_MAX
+from rtl_templates.descriptor_rules import EXPONENT_BITS, known_units, rules
+from rtl_templates.program_format import SIDE_BANK, Opcode
+from rtl_templates.register_map import STATUS_BITS, Status
+from rtl_templates.word_format import CHANNELS
+
+descriptor_layout = data.StructLayout({
+    "opcode": 8, "wait": 8, "groups": 16, "tiles": 16, "flags": 16, "source": 32, "destination": 32,
+    "source_stride": 16, "destination_stride": 16, "length": 32, "offset": 64})
+"""A descriptor, as :mod:`rtl_templates.program_format` packs it."""
+
+ADDRESS_BITS = SIDE_BANK.bit_length() - 1
+EXTENT_BITS = 34
+"""Width of the end of a range: an address, a product of two counts and a length."""
+
+
+class DescriptorCheck(wiring.Component):
+    """Equals :func:`rtl_templates.descriptor_rules.fault`.
+
+    Fields and transfers are checked before a descriptor is dispatched, so that no transfer touches memory
+    that it must not. Ranges of several token groups take one multiplier and come later: their unit may
+    have begun by then, on nothing but the accelerator's own buffers.
+
+    Latency: ``refusal`` 1 clock cycle after ``decode``, ``outside`` ``LATENCY`` cycles after it.
+
+    Members
+    -------
+    latch : :py:`In(1)`
+        ``record`` holds the descriptor, which is in ``descriptor`` from the next cycle on.
+    decode : :py:`In(1)`
+        That cycle; ``descriptor`` stays for ``LATENCY`` cycles.
+    record, descriptor : :py:`In(descriptor_layout)`
+    beyond : :py:`In(1)`
+        The program ends before this descriptor.
+    valid_length : :py:`In(16)`
+        Only with an encoder: of the sequence that runs.
+    refusal : :py:`Out(STATUS_BITS)`
+        Status code, 0 if the descriptor may be dispatched.
+    outside : :py:`Out(1)`
+        A range leaves its bank.
+    """
+
+    LATENCY = 4
+
+    def __init__(self, spec):
+        self.spec = spec
+        members = {} if spec.encoder is None else {"valid_length": In(16)}
+        super().__init__(members | {
+            "latch": In(1), "decode": In(1), "record": In(descriptor_layout),
+            "descriptor": In(descriptor_layout), "beyond": In(1), "refusal": Out(STATUS_BITS),
+            "outside": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        d, record = self.descriptor, self.record
+        transfer_end = Signal(EXTENT_BITS)
+        with m.If(self.latch):
+            m.d.sync += transfer_end.eq(
+                record.length + Mux(record.opcode == Opcode.LOAD, record.destination, record.source))
+        code = Signal(STATUS_BITS)
+        with m.Switch(d.opcode):
+            for opcode, rule in rules(self.spec).items():
+                with m.Case(opcode):
+                    with m.If(Cat(self._faults(opcode, rule, transfer_end)).any()):
+                        m.d.comb += code.eq(Status.BAD_DESCRIPTOR)
+                    if opcode is Opcode.SOFTMAX:
+                        with m.Elif(self.valid_length > CHANNELS * d.length):
+                            m.d.comb += code.eq(Status.BAD_LENGTH)
+            with m.Default():
+                m.d.comb += code.eq(Status.BAD_OPCODE)
+        with m.If(self.decode):
+            m.d.sync += self.refusal.eq(Mux(self.beyond, Status.BAD_PROGRAM, code))
+        self._ranges(m)
+        return m
+
+    def _faults(self, opcode, rule, transfer_end):
+        """One bit for each way in which the fields of a descriptor can be wrong, its ranges left out."""
+        d = self.descriptor
+        faults = [d[name] == 0 for name in rule.counts]
+        faults += [(d.wait & (0xFF & ~known_units(self.spec))).any(),
+                   (d.flags & (0xFFFF & ~rule.flags)).any()]
+        if rule.groups:
+            faults.append(d.groups > rule.groups)
+        if rule.length:
+            faults.append(d.length > rule.length)
+        if rule.transfer:
+            faults += [transfer_end > (rule.source or rule.destination),
+                       d.offset[:(self.spec.bus_bits // 8).bit_length() - 1].any()]
+        else:
+            for field, words, side in (("source", rule.source, rule.source_side),
+                                       ("destination", rule.destination, rule.destination_side)):
+                if words and side is not None:
+                    faults.append(d[field][ADDRESS_BITS] != side)
+        if rule.branch:
+            faults.append(~d.offset[ADDRESS_BITS])
+        if opcode is Opcode.KEYS:
+            faults += [d.offset[16:] > SHIFT_MAX, d.offset[16:] == 0]
+        if opcode is Opcode.SOFTMAX:
+            faults.append(d.offset[32 + EXPONENT_BITS:].any())
+        return faults
+
+    def _ranges(self, m):
+        """Ends of the ranges that have a stride, one product a cycle."""
+        d = self.descriptor
+        strided = {opcode: rule for opcode, rule in rules(self.spec).items() if not rule.transfer}
+
+        def is_any(condition):
+            return Cat([d.opcode == opcode for opcode, rule in strided.items() if condition(rule)]
+                       or [Const(0)]).any()
+
+        steps = [self.decode, *(Signal(name=f"step{index}") for index in range(1, self.LATENCY))]
+        m.d.sync += [after.eq(before) for before, after in pairwise(steps)]
+        ends = {name: Signal(EXTENT_BITS, name=f"{name}_end") for name in ("source", "branch", "destination")}
+        product, factors = Signal(32), (Signal(16, name="count"), Signal(16, name="stride"))
+        groups, words = Signal(16), Signal(16)
+        m.d.comb += [groups.eq(d.groups), words.eq(d.destination_stride)]
+        with m.If(d.opcode == Opcode.TRANSPOSE):
+            m.d.comb += [groups.eq(self._groups_of(d.length)), words.eq(d.tiles)]
+        with m.Elif(d.opcode == Opcode.NORM):
+            m.d.comb += words.eq(d.length)
+        with m.If(steps[0]):
+            m.d.comb += [factors[0].eq(d.groups - 1), factors[1].eq(d.source_stride)]
+        with m.Else():
+            m.d.comb += [factors[0].eq(groups - 1), factors[1].eq(d.destination_stride)]
+        extent = Mux(d.length.any(), d.length, d.source_stride)
+        m.d.sync += product.eq(factors[0] * factors[1])
+        with m.If(steps[1]):
+            m.d.sync += [ends["source"].eq(product + d.source[:ADDRESS_BITS] + extent),
+                         ends["branch"].eq(product + d.offset[:ADDRESS_BITS] + extent)]
+        with m.If(steps[2]):
+            m.d.sync += ends["destination"].eq(product + d.destination[:ADDRESS_BITS] + words)
+        used = {"source": (is_any(lambda rule: rule.source), d.source),
+                "branch": (is_any(lambda rule: rule.branch), d.offset),
+                "destination": (is_any(lambda rule: rule.destination), d.destination)}
+        over = [uses & (ends[name] > self._words(address)) for name, (uses, address) in used.items()]
+        m.d.sync += self.outside.eq(steps[3] & Cat(over).any())
+
+    def _words(self, address):
+        """Words of the bank that an address lies in."""
+        spec = self.spec
+        if spec.encoder is None:
+            return spec.activation_words
+        return Mux(address[ADDRESS_BITS], spec.encoder.side_words, spec.activation_words)
+
+    def _groups_of(self, length):
+        """Token groups of T channels in ``length`` words of 4; at most 65535 words."""
+        divisor = self.spec.array.lanes // CHANNELS or 1
+        rounded = length[:16] + (divisor - 1)
+        if divisor & (divisor - 1) == 0:
+            return rounded >> (divisor.bit_length() - 1)
+        # Exact: the error of the reciprocal times 2^17 stays below one in 2^22.
+        return rounded * -(-(1 << 22) // divisor) >> 22
