@@ -104,16 +104,18 @@ def fault(descriptor, spec, valid_length=0):
            or (rule.transfer and d.offset % (spec.bus_bits // 8))
            or (d.opcode is Opcode.KEYS and not 0 < d.offset >> 16 <= SHIFT_MAX)
            or (d.opcode is Opcode.SOFTMAX and d.offset >> 32 + EXPONENT_BITS))
+    outside = False
     for address, words, side, extent in _extents(d, rule, spec):
-        bank = bool(address & SIDE_BANK)
-        if side is None:
-            side, words = bank, spec.encoder.side_words if bank else words
-        bad = bad or bank is not side or (address & ~SIDE_BANK) + extent > words
+        in_side = bool(address & SIDE_BANK)
+        bad = bad or side not in (None, in_side)
+        if side is None and in_side:
+            words = spec.encoder.side_words
+        outside = outside or (address & ~SIDE_BANK) + extent > words
     if bad:
         return Status.BAD_DESCRIPTOR
     if d.opcode is Opcode.SOFTMAX and valid_length > CHANNELS * d.length:
         return Status.BAD_LENGTH
-    return Status.OK
+    return Status.BAD_DESCRIPTOR if outside else Status.OK
 
 
 def _extents(d, rule, spec):
