@@ -71,6 +71,8 @@ def main():
 @click.option("--model", required=True, type=click.Path(path_type=Path), help="The bundle, pruned.pt.")
 @click.option("--out", required=True, type=click.Path(path_type=Path),
               help="Directory for the build; an earlier build there is replaced.")
+@click.option("--for", "hardware", type=click.Path(path_type=Path), metavar="BUILD",
+              help="Make program, weights and patterns for the Verilog of this build, unchanged.")
 @click.option("--device", help=f"Choose the sizes for a device: {', '.join(DEVICES)}.")
 @click.option("--rows", type=int, help="Block units R: 4R output rows at a time.  [default: 4]")
 @click.option("--lanes", type=int, help="Token lanes T.  [default: 8]")
@@ -86,15 +88,21 @@ def main():
               help=f"What to generate, with commas between: {', '.join(EMITTERS)} (Vitis HLS C++).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @one_line_errors
-def build_command(model, out, device, rows, lanes, pool, tokens, bus_bits, accumulation, emit, as_json):
+def build_command(model, out, hardware, device, rows, lanes, pool, tokens, bus_bits, accumulation, emit,
+                  as_json):
     """Generate an accelerator for a compressed model."""
+    sizes = {"--device": device, "--rows": rows, "--lanes": lanes, "--pool": pool, "--bus-bits": bus_bits,
+             "--accumulation": accumulation}
+    chosen = [name for name, value in sizes.items() if value is not None]
+    if hardware is not None and chosen:
+        raise PlanError(f"{chosen[0]} cannot be chosen with --for: the hardware is that of {hardware}")
     request = PlanRequest(device=device, rows=rows, lanes=lanes, tokens=tokens, bus_bits=bus_bits,
                           storage=PoolStorage(pool) if pool else None,
                           accumulation=Accumulation(accumulation) if accumulation else None)
     with progress_bar() as bar:
         task = bar.add_task("hwgen build", total=None)
         built = build(model, out, request, lambda step: bar.update(task, description=step),
-                      emit=tuple(emit.split(",")))
+                      emit=tuple(emit.split(",")), hardware=hardware)
     plan, cost = built.plan, built.cost
     if as_json:
         array = plan.spec.array
@@ -105,7 +113,8 @@ def build_command(model, out, device, rows, lanes, pool, tokens, bus_bits, accum
                      "utilization": cost.utilization, "modelled_resources": plan.modelled,
                      "layers": [asdict(layer) for layer in cost.layers]})
         return
-    click.echo(f"{built.directory}: configuration {plan.configuration_hash[:8]}")
+    click.echo(f"{built.directory}: configuration {plan.configuration_hash[:8]}"
+               + (f", the Verilog of {hardware}" if hardware else ""))
     for line in reports.summary_lines(plan, cost):
         click.echo(f"  {line}")
 

@@ -15,6 +15,7 @@ from hwgen import reports
 from hwgen.cost import cost_report
 from hwgen.encoder_program import whole_program
 from hwgen.encoder_stream import encoder_packets
+from hwgen.fitting import fit_plan
 from hwgen.hls import files as hls
 from hwgen.memory_image import image_packets, pattern_memory, write_packets
 from hwgen.plan import Plan, PlanError
@@ -46,8 +47,8 @@ class Build:
     cost: object
 
 
-def build(model, out, request=None, progress=None, *, emit=("verilog",)):
-    """Generate an accelerator for a bundle.
+def build(model, out, request=None, progress=None, *, emit=("verilog",), hardware=None):
+    """Generate an accelerator for a bundle, or what an accelerator that exists needs to run it.
 
     Parameters
     ----------
@@ -61,6 +62,8 @@ def build(model, out, request=None, progress=None, *, emit=("verilog",)):
         Called with what is about to be done.
     emit : sequence of str
         Some of :data:`EMITTERS`.
+    hardware : path, optional
+        A build whose Verilog is taken over, byte for byte; of ``request`` only ``tokens`` counts then.
 
     Returns
     -------
@@ -74,14 +77,22 @@ def build(model, out, request=None, progress=None, *, emit=("verilog",)):
     model, target = Path(model), Path(out).resolve()
     check_emitters(emit)
     check_replaceable(target)
+    if hardware is not None:
+        verify_build(hardware)
+        verilog_files(hardware)
+        if tuple(emit) != ("verilog",):
+            raise BuildError(f"{hardware} runs other bundles in Verilog only; leave --emit out")
     step("reading the bundle")
     bundle = load_bundle(model)
     step("planning")
-    plan = make_plan(bundle, request)
+    if hardware is None:
+        plan = make_plan(bundle, request)
+    else:
+        plan = fit_plan(bundle, load_plan(hardware), request and request.tokens)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        cost = _write(bundle, model, plan, aside, step, emit)
+        cost = _write(bundle, model, plan, aside, step, emit, hardware)
         aside.chmod(0o755)  # mkdtemp makes directories private
         _replace(target, aside)
     finally:
@@ -142,8 +153,10 @@ def check_replaceable(out):
         raise BuildError(f"{out} is not empty and no hwgen build; it is left alone, choose another --out")
 
 
-def _write(bundle, model, plan, directory, step, emit):
-    if "verilog" in emit:
+def _write(bundle, model, plan, directory, step, emit, hardware):
+    if hardware is not None:
+        shutil.copytree(Path(hardware) / "rtl", directory / "rtl")
+    elif "verilog" in emit:
         step("writing Verilog")
         write_verilog(plan, directory / "rtl")
     program = whole_program(plan)

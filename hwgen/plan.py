@@ -180,11 +180,11 @@ class Plan:
 def configuration_hash(spec):
     """SHA-256 of the sizes of an accelerator, as hex; ``spec.configuration`` itself does not count.
 
-    With the pool in RAM the patterns of weights do not shape the hardware, only their number and routing
+    Patterns of weights that are loaded at run time do not shape the hardware, only their number and routing
     do. Patterns of attention maps always do: they are in the logic that chooses among them.
     """
     values = asdict(replace(spec, configuration=0))
-    if spec.array.storage is PoolStorage.RAM:
+    if spec.array.storage is not PoolStorage.ROM:
         del values["array"]["assignment"]["rows"], values["array"]["assignment"]["columns"]
         if spec.encoder is not None:
             values["map_patterns"] = spec.array.assignment.masks[list(spec.encoder.map_entries)].tolist()

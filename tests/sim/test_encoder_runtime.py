@@ -1,23 +1,29 @@
-"""Whole encoders under faults: every one ends in its status code, and the next run is right."""
+"""Whole encoders at run time: every fault ends in its status code, the next run is right; other bundles."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
+from compressor.pools import build_pool
 from hwgen.encoder_program import encoder_program
-from hwgen.encoder_stream import encoder_packets
+from hwgen.encoder_stream import encoder_packets, stream_items
+from hwgen.fitting import fit_plan
+from hwgen.memory_image import pattern_memory
 from hwgen.plan import Plan
 from hwgen.planner import PlanRequest, make_plan
 from rtl_templates.accelerator import emit_verilog
+from rtl_templates.array_spec import PoolStorage
 from rtl_templates.program_format import SIDE_BANK, Descriptor, Opcode
 from rtl_templates.register_map import LENGTHS, Status
+from rtl_templates.timing import predict
 from rtl_templates.word_format import pack_words, unpack_words
 from sim.harness import MemoryTiming, RunRequest, build_harness, run_harness
 from tests.bundles import random_activations, random_encoder_bundle
 
 TOKENS, LANES, WATCHDOG_BITS = 11, 8, 10
 SEQUENCE_LENGTHS = (11, 5)
+MODEL = {"layers": 1, "heads": 2, "hidden": 16, "ffn": 32}
 
 
 @dataclass(frozen=True)
@@ -31,19 +37,39 @@ class Accelerator:
     expected: np.ndarray
     weights: np.ndarray
 
+    @classmethod
+    def of(cls, bundle, plan, executable):
+        """Random inputs of a bundle, in memory."""
+        program, hidden = encoder_program(plan), bundle.model["config"]["hidden_size"]
+        rng = np.random.default_rng(3)
+        x = np.stack([random_activations(plan.tokens, hidden, rng) for _ in SEQUENCE_LENGTHS])
+        lengths = np.minimum(SEQUENCE_LENGTHS, plan.tokens)
+        weights = np.concatenate([packet for _, packet in encoder_packets(bundle, plan)])
+        inputs = np.zeros((len(x), 4096), np.uint8)
+        inputs[:, :program.input_bytes] = [pack_words(one, LANES).ravel() for one in x]
+        request = RunRequest(
+            program=program.pack(), weights=weights.tobytes(), input=inputs.tobytes(),
+            weights_beats=weights.size * 8 // plan.spec.bus_bits, output_bytes=4096 * len(x),
+            max_cycles=30000, pool=pattern_memory(plan.spec.array).tobytes(),
+            lengths=lengths.astype("<u4").tobytes(), sequences=len(x), input_stride=4096, output_stride=4096)
+        expected = bundle.encoder.trace(x, lengths)[-1]["output"]
+        return cls(plan, executable, program.descriptors, request, expected, weights)
+
     def run(self, request=None, **faults):
         """Report of a run after faults, in which every word must be right."""
         report, output = run_harness(self.executable, request or self.request, **faults)
         assert report.error is None, report.error
-        words = output.reshape(len(SEQUENCE_LENGTHS), -1)
-        words = words[:, :2 * LANES * self.plan.layers[0].inner]
-        got = [unpack_words(one.reshape(2, -1, 4 * LANES), LANES, TOKENS) for one in words]
+        _, tokens, hidden = self.expected.shape
+        words = output.reshape(len(self.expected), -1)[:, :-(-tokens // LANES) * LANES * hidden]
+        got = [unpack_words(one.reshape(-1, hidden // 4, 4 * LANES), LANES, tokens) for one in words]
         np.testing.assert_array_equal(got, self.expected)
         return report
 
     def status(self, **changes):
-        """Status of a run with another request: no interrupt is an error."""
-        return run_harness(self.executable, replace(self.request, **changes))[0].status
+        """Status of a run with another request."""
+        report, _ = run_harness(self.executable, replace(self.request, **changes))
+        assert "did not end" not in (report.error or ""), report.error
+        return report.status
 
     def with_descriptor(self, index, **fields):
         """Status of the program with other fields in one descriptor."""
@@ -58,31 +84,32 @@ class Accelerator:
 
 @pytest.fixture(scope="module")
 def accelerator(tmp_path_factory):
-    bundle = random_encoder_bundle(layers=1, heads=2, hidden=16, ffn=32)
-    plan = make_plan(bundle, PlanRequest(rows=2, lanes=LANES, tokens=TOKENS))
+    bundle = random_encoder_bundle(**MODEL)
+    plan = make_plan(bundle, PlanRequest(rows=2, lanes=LANES, tokens=TOKENS, storage=PoolStorage.RAM))
     plan = replace(plan, spec=replace(plan.spec, watchdog_bits=WATCHDOG_BITS))
-    directory = tmp_path_factory.mktemp("faults")
+    directory = tmp_path_factory.mktemp("runtime")
     (directory / "accelerator.v").write_text(emit_verilog(plan.spec))
-    program = encoder_program(plan)
-    rng = np.random.default_rng(3)
-    x = np.stack([random_activations(TOKENS, 16, rng) for _ in SEQUENCE_LENGTHS])
-    weights = np.concatenate([packet for _, packet in encoder_packets(bundle, plan)])
-    inputs = np.zeros((len(x), 4096), np.uint8)
-    inputs[:, :program.input_bytes] = [pack_words(one, LANES).ravel() for one in x]
-    request = RunRequest(
-        program=program.pack(), weights=weights.tobytes(), input=inputs.tobytes(),
-        weights_beats=weights.size * 8 // plan.spec.bus_bits, output_bytes=4096 * len(x), max_cycles=30000,
-        lengths=np.array(SEQUENCE_LENGTHS, "<u4").tobytes(), sequences=len(x), input_stride=4096,
-        output_stride=4096)
-    expected = bundle.encoder.trace(x, np.array(SEQUENCE_LENGTHS))[-1]["output"]
-    return Accelerator(plan, build_harness(directory / "accelerator.v", directory), program.descriptors,
-                       request, expected, weights)
+    return Accelerator.of(bundle, plan, build_harness(directory / "accelerator.v", directory))
 
 
 @pytest.fixture(scope="module")
 def clean(accelerator):
     """Report of a run without faults."""
     return accelerator.run()
+
+
+@pytest.mark.parametrize("model", [
+    {"seed": 5}, {"seed": 6, "pool": build_pool("frequency", size=24)},
+    {"hidden": 8, "heads": 1, "ffn": 24, "pool": build_pool("greedy")}, {"max_tokens": 7}], ids=str)
+def test_another_bundle_on_the_same_verilog(accelerator, model):
+    """Other weights, scales, patterns and sizes, in the executable that was compiled for the first bundle."""
+    bundle = random_encoder_bundle(**{**MODEL, **model})
+    plan = fit_plan(bundle, accelerator.plan)
+    other = Accelerator.of(bundle, plan, accelerator.executable)
+    assert other.request.weights != accelerator.request.weights
+    assert other.run().counters["cycles"] == predict(
+        plan.spec, other.program, stream_items(plan), MemoryTiming(), [11, 5]).cycles
+    accelerator.run()
 
 
 def test_a_reset_in_every_phase(accelerator, clean):
