@@ -13,7 +13,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
 
-from rtl_templates.register_map import IDENTITY, MAP_VERSION, REGISTERS, Status
+from rtl_templates.register_map import IDENTITY, MAP_VERSION, REGISTERS, Status, status_text
 from sim.case import BenchCase
 from sim.harness import COUNTERS
 from sim.testbench import NEVER_WRITTEN, Testbench
@@ -144,7 +144,7 @@ REGISTERS_BY_NAME = {register.name: register for register in REGISTERS}
 async def run_and_compare(bench, stalls=0):
     """One run; AssertionError unless it succeeds with every word right."""
     status = await bench.run()
-    assert status == Status.OK, f"status {Status(status).name} at descriptor {await bench.read('descriptor')}"
+    assert status == Status.OK, f"descriptor {await bench.read('descriptor')}: {status_text(status)}"
     memory = bench.output()
     report = {"stalls": stalls, "profile": await bench.profile(),
               "counters": {name: await bench.read(name) for name in COUNTERS}, "layers": {}}

@@ -148,19 +148,20 @@ def test_a_memory_that_stops_answering(channel, code):
 
     When the memory answers at last the accelerator recovers by itself, without a reset.
     """
-    answering = [False]
+    stopped = [False]
     descriptors, tiles, inputs = good_program()
     found = []
 
     def stall(cycle):
-        return cycle >= 700 and not answering[0]
+        return stopped[0]
 
     async def disturb(ctx, dut, memory):
         beats = fill(memory, SPEC, descriptors, tiles, inputs)
         await configure(ctx, dut, program_length=len(descriptors), weights_beats=beats)
+        stopped[0] = True
         for _ in range(2):
             found.append((await run_to_interrupt(ctx, dut, memory))[0])
-        answering[0] = True
+        stopped[0] = False
         for _ in range(300):
             await ctx.tick()
         found.append((await run_to_interrupt(ctx, dut, memory))[0])
@@ -172,7 +173,7 @@ def test_a_memory_that_stops_answering(channel, code):
     assert (run.status, run.output) == (Status.OK, run.expected)
 
 
-def test_more_weights_than_the_program_takes(extra):
+def test_more_weights_than_the_program_takes():
     """Tiles that were loaded, and tiles that are still in memory."""
     descriptors, tiles, inputs = good_program()
     assert statuses((descriptors, tiles + tiles[:1], inputs), (descriptors, tiles + tiles[::-1] * 2, inputs)
