@@ -40,7 +40,10 @@ def plan_of(request, **model):
     {"max_tokens": 9}], ids=str)
 def test_what_fits_describes_the_same_hardware(model):
     built = plan_of(RAM)
-    plan = fit_plan(encoder(**{**SMALL, **model}), built)
+    bundle = encoder(**{**SMALL, **model})
+    plan = fit_plan(bundle, built)
+    pool = bundle.pool.patterns
+    assert plan.spec.array.assignment.masks[:len(pool)].reshape(-1, 16).tolist() == pool.tolist()
     assert plan.configuration_hash == built.configuration_hash
     assert plan.spec.configuration == built.spec.configuration
     assert Plan.from_json(plan.to_json()) == plan
