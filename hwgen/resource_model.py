@@ -103,7 +103,7 @@ ENCODER_COSTS = {
     # Yosys 0.70, family xcup: benchmarks/encoder_resources.py. LayerNorm with 2 channels per cycle.
     "keys": UnitCosts(lut_terms=(100, 0, 0, 5.4), ff_terms=(0, 0, 0, 9)),
     "softmax": UnitCosts(lut_terms=(0, 445, 0, 0), ff_terms=(0, 370, 0, 0)),
-    "pruned softmax": UnitCosts(lut_terms=(200, 700, 0, 0), ff_terms=(400, 430, 0, 0)),
+    "pruned softmax": UnitCosts(lut_terms=(200, 780, 0, 0), ff_terms=(400, 622, 0, 0)),
     "transposer": UnitCosts(lut_terms=(172, 33, 8, 0), ff_terms=(120, 70, 8, 0)),
     "norm": UnitCosts(lut_terms=(800, 868, 0, 0), ff_terms=(1150, 1253, 0, 0), dsp_lane=6, dsp_fixed=4),
     "gelu": UnitCosts(lut_terms=(0, 8, 0, 0), ff_terms=(10, 16, 0, 0)),
