@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("projection", "harness_speed", "linear_layers", "encoder_layer", "map_pruning",
+BENCHMARKS = ("projection", "quantize_step", "harness_speed", "linear_layers", "encoder_layer", "map_pruning",
               "array_resources")
 
 

@@ -5,16 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaModel
 
+from compressor.architectures import ARCHITECTURES
 from compressor.encoder_quantization import calibrate_encoder, quantize_encoder
-from compressor.encoder_scales import EncoderScales
+from compressor.encoder_scales import ActivationScales, EncoderScales
 from compressor.fake_attention import FakeAttention
 from compressor.fake_encoder import FakeEncoder, FakeEncoderLayer, TrainedEncoder
 from compressor.fake_gelu import FakeGelu, table_slope
 from compressor.fake_layernorm import FakeLayerNorm, inverse_sqrt
 from compressor.fake_quantization import FakeLinear
 from compressor.golden_model import GoldenModel
+from compressor.host import BertHost
 from compressor.intops import IntegerLinear, requantize
 from compressor.intops import reciprocal as golden_reciprocal
 from compressor.intops.gelu import IntegerGelu, gelu_table
@@ -22,7 +24,7 @@ from compressor.intops.layernorm import IntegerLayerNorm
 from compressor.intops.map_pruning import IntegerMapPruning
 from compressor.layer_weights import ROLES, layer_name
 from compressor.pools import build_pool
-from compressor.quantized_model import compute_in_float, to_quantized_model, train_in_integers
+from compressor.quantized_model import compute_in_float, embed, to_quantized_model, train_in_integers
 from compressor.straight_through import requantize as fake_requantize
 from compressor.structures import NM, Dense, Pattern
 from tests.bundles import random_batches, random_encoder_bundle
@@ -158,6 +160,24 @@ def test_quantized_model_gives_the_golden_models_predictions(map_pruning):
         np.testing.assert_allclose(states, golden.host.hidden(golden.encoder.compute(x, lengths)), rtol=1e-6)
         np.testing.assert_allclose(logits, golden.logits(batch), atol=1e-5)
         assert (logits.argmax(axis=1) == golden.logits(batch).argmax(axis=1)).all()
+
+
+def test_embeddings_whose_positions_follow_padding():
+    """RoBERTa's: position 2 for the first token where padding is token 1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = RobertaModel(RobertaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, pad_token_id=1,
+                                           num_attention_heads=2, intermediate_size=16,
+                                           max_position_embeddings=20, initializer_range=0.5))
+        ids = torch.randint(2, 40, (4, 9))
+    ids[1, 5:], ids[2, 1:] = 1, 1
+    scales = ActivationScales(scale=0.02, exponents=np.arange(16) % 3)
+    host = BertHost.from_state_dict(
+        {f"roberta.{name}": value for name, value in model.state_dict().items()},
+        config={"model_type": "roberta", "pad_token_id": 1, "layer_norm_eps": model.config.layer_norm_eps},
+        encoder_input=scales, encoder_output=scales)
+    found = embed(model.embeddings, ARCHITECTURES["roberta"], 1, scales.steps, ids)
+    np.testing.assert_array_equal(found.detach().numpy(), host.embed(ids.numpy()))
 
 
 # --- training --------------------------------------------------------------------------------------
