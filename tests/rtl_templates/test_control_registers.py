@@ -5,9 +5,18 @@ import itertools
 import numpy as np
 import pytest
 
-from rtl_templates.array_spec import PoolStorage
+from rtl_templates.array_spec import EncoderSpec, PoolStorage
 from rtl_templates.control_registers import COUNTERS, ControlRegisters
-from rtl_templates.register_map import IDENTITY, MAP_VERSION, POOL_BASE, PROFILE_BASE, REGISTERS, address_of
+from rtl_templates.register_map import (
+    IDENTITY,
+    LENGTHS,
+    LENGTHS_BASE,
+    MAP_VERSION,
+    POOL_BASE,
+    PROFILE_BASE,
+    REGISTERS,
+    address_of,
+)
 from tests.rtl_templates.accelerator_reference import small_spec
 from tests.rtl_templates.axi_memory import lite_read, lite_write
 from tests.rtl_templates.stream_bench import simulate
@@ -184,3 +193,19 @@ def test_pool_window():
 
     simulate(dut, testbench, background=[watch])
     assert written == expected
+
+
+def test_window_of_valid_lengths():
+    """A length beyond 16 bits must not turn into one that is valid."""
+    dut = ControlRegisters(small_spec(encoder=EncoderSpec(side_words=64, columns=4, key_columns=2, tokens=8)))
+    written = {0: 5, 1: 65536, 2: 7, 511: 1 << 31, LENGTHS - 1: 65535}
+
+    async def testbench(ctx):
+        for sequence, length in written.items():
+            await lite_write(ctx, dut, LENGTHS_BASE + 4 * sequence, length)
+        for sequence, length in written.items():
+            ctx.set(dut.sequence, sequence)
+            await ctx.tick().repeat(2)
+            assert ctx.get(dut.valid_length) == min(length, 65535)
+
+    simulate(dut, testbench)
