@@ -100,9 +100,10 @@ def _polynomial(terms, lanes, bus_bits):
 
 
 ENCODER_COSTS = {
-    # Yosys 0.70, family xcup: benchmarks/encoder_resources.py. LayerNorm with 2 channels per cycle.
-    "keys": UnitCosts(lut_terms=(100, 0, 0, 5.4), ff_terms=(0, 0, 0, 9)),
-    "softmax": UnitCosts(lut_terms=(0, 445, 0, 0), ff_terms=(0, 370, 0, 0)),
+    # Yosys 0.70, family xcup: benchmarks/encoder_resources.py. LayerNorm with 2 channels per cycle. Keys and
+    # both kinds of softmax are fitted to one size, R = 4, T = 8.
+    "keys": UnitCosts(lut_terms=(200, 0, 0, 5.4), ff_terms=(75, 0, 0, 9)),
+    "softmax": UnitCosts(lut_terms=(0, 468, 0, 0), ff_terms=(0, 402, 0, 0)),
     "pruned softmax": UnitCosts(lut_terms=(200, 780, 0, 0), ff_terms=(400, 622, 0, 0)),
     "transposer": UnitCosts(lut_terms=(172, 33, 8, 0), ff_terms=(120, 70, 8, 0)),
     "norm": UnitCosts(lut_terms=(800, 868, 0, 0), ff_terms=(1150, 1253, 0, 0), dsp_lane=6, dsp_fixed=4),
