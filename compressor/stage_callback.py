@@ -24,9 +24,9 @@ class StageCallback(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         trainer = self.trainer
-        if trainer.recipe.distillation and trainer.distiller is None and trainer.span.stage.method != "dense":
-            trainer.keep_teacher()
         stage = trainer.span.stage
+        if stage.method != "dense":
+            trainer.keep_teacher()
         logs = trainer.stages.enter(stage, trainer.optimizer)
         logs |= trainer.stages.begin_maps(stage, trainer.first_batches)
         if logs:

@@ -1,30 +1,22 @@
 """The trainer: a ``transformers.Trainer`` that runs the stages of a recipe in one exact, resumable run."""
 
-import copy
 import math
-from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from compressor.activation_norms import input_norms
 from compressor.admm import rate_budget_warning
-from compressor.distillation import Distiller, load_teacher
+from compressor.distilling_trainer import DistillingTrainer
 from compressor.encoder_quantization import calibrate_encoder
 from compressor.quantized_model import compute_in_float, train_in_integers
 from compressor.sampling import LengthGroupedSampler
 from compressor.schedule import Schedule
 from compressor.stage_callback import StageCallback, latest_checkpoint
-from compressor.stages import CheckpointError, StageState
+from compressor.stages import StageState
 
 INTERVALS_WANTED = 10
 """ADMM intervals below which accuracy suffers (S1, section 4.3)."""
-
-DENSE_TEACHER = "dense"
-"""Name of the teacher that is the model itself, before pruning."""
-
-FUSED_ATTENTION = ("sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-"""Attention implementations that return no attention maps."""
 
 NORM_ROWS = 256
 """Training rows on which the inputs of error-aware projections are measured."""
@@ -55,7 +47,7 @@ def set_dropout(model, share):
             module.p = share
 
 
-class CompressionTrainer(Trainer):
+class CompressionTrainer(DistillingTrainer):
     """Runs a recipe. Takes what ``transformers.Trainer`` takes, and the recipe.
 
     Evaluation is always on the projected model, the one that will be saved; while the weights are
@@ -85,17 +77,13 @@ class CompressionTrainer(Trainer):
         Set it to end after the current step, with a checkpoint.
     """
 
-    # The BERT classifiers average their loss over a micro-batch; Trainer would take that for a loss
-    # already divided by the accumulation steps, because their forward() accepts **kwargs.
-    loss_is_scaled_for_ga = False
-
     def __init__(self, model, args, *, recipe, given=None, given_maps=None, **kwargs):
         if args.fp16:
             raise ValueError("fp16 scales gradients, which the ADMM penalty would have to follow; use bf16")
         self.row_order = None
         if recipe.training.dropout is not None:
             set_dropout(model, recipe.training.dropout)
-        super().__init__(model=model, args=args, **kwargs)
+        super().__init__(model=model, args=args, distillation=recipe.distillation, **kwargs)
         self.recipe = recipe
         self.stages = StageState(self.model, recipe, given=given, given_maps=given_maps,
                                  measure_norms=self._measure_norms)
@@ -109,9 +97,6 @@ class CompressionTrainer(Trainer):
         self._dense_evaluation = False
         self._in_integers = False
         self._penalty_norms = []
-        self.distiller = None
-        if recipe.distillation:
-            self._prepare_distillation()
         self.add_callback(StageCallback(self))
 
     @property
@@ -146,58 +131,17 @@ class CompressionTrainer(Trainer):
             yield self.data_collator([self.train_dataset[row]
                                       for row in range(start, min(start + batch, rows))])
 
-    def _prepare_distillation(self):
-        teacher = self.recipe.distillation.teacher
-        if self.recipe.distillation.attention and self.model.config._attn_implementation in FUSED_ATTENTION:
-            # A fused kernel returns no attention maps; the model's files do not name the kernel.
-            self.model.set_attn_implementation("eager")
-        if teacher != DENSE_TEACHER:
-            self._start_distillation(load_teacher(teacher, self.model))
-
-    def _start_distillation(self, teacher):
-        if self.recipe.distillation.attention:
-            teacher.set_attn_implementation("eager")
-        self.distiller = Distiller(teacher, self.model, self.recipe.distillation)
-
-    def keep_teacher(self):
-        """Make the model as it is the teacher, and save it once, beside the checkpoints."""
-        if self.args.should_save:
-            self.model.save_pretrained(self._teacher_folder)
-        self._start_distillation(copy.deepcopy(self.accelerator.unwrap_model(self.model)))
-
-    @property
-    def _teacher_folder(self):
-        return Path(self.args.output_dir) / "teacher"
-
     def restore(self, checkpoint):
         """Load the stages' state from a checkpoint, and the teacher if it has been kept."""
         self.stages.load(checkpoint)
         began = self.stages.is_pruning or self.stages.scales is not None
-        if self.recipe.distillation and self.distiller is None and began:
-            try:
-                teacher = load_teacher(self._teacher_folder, self.model)
-            except ValueError as error:
-                raise CheckpointError(f"{self._teacher_folder}: the teacher is lost: {error}") from error
-            self._start_distillation(teacher)
+        if began:
+            self.bring_teacher_back()
 
-    def _distils(self, inputs):
-        """Whether the loss of these inputs is against the teacher: not while evaluating on labels."""
-        return (self.distiller is not None and self.span.stage.method != "dense"
-                and (self.model.training or "labels" not in inputs))
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The task's loss; while distilling, the one against the teacher."""
-        if not self._distils(inputs):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        outputs = model(**inputs, **self.distiller.wanted)
-        loss = self.distiller.loss(outputs, inputs)
-        return (loss, outputs) if return_outputs else loss
-
-    def log(self, logs, *args, **kwargs):
-        """Trainer's log; beside a mean loss stand its parts."""
-        if "loss" in logs and self.distiller is not None:
-            logs = logs | {f"distillation_{name}": value for name, value in self.distiller.report().items()}
-        super().log(logs, *args, **kwargs)
+    @property
+    def is_distilling(self):
+        """Whether the stage that runs next learns from the teacher."""
+        return self.distiller is not None and self.span.stage.method != "dense"
 
     def train(self, resume_from_checkpoint=None, **kwargs):
         """Run the recipe; ``resume_from_checkpoint`` is a checkpoint folder, or True for the latest.
@@ -275,26 +219,9 @@ class CompressionTrainer(Trainer):
     def evaluation_loop(self, *args, **kwargs):
         """Trainer's loop, with projected weights."""
         if self._dense_evaluation:
-            return self._evaluation_loop(*args, **kwargs)
+            return super().evaluation_loop(*args, **kwargs)
         with self.stages.projected():
-            return self._evaluation_loop(*args, **kwargs)
-
-    def _evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
-        """Trainer's loop; on unlabelled text the metric is the error against the teacher."""
-        if self.distiller is None or self.compute_metrics is not None:
-            return super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        with self.distiller.own_window():
-            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-            output.metrics.update({f"{metric_key_prefix}_{name}": value
-                                   for name, value in self.distiller.report().items()})
-        return output
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Trainer's step; without labels, the loss against the teacher alone."""
-        if "labels" in inputs or self.distiller is None:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        with torch.no_grad():
-            return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
+            return super().evaluation_loop(*args, **kwargs)
 
     def finalize(self):
         """Prune for good, if no stage has; afterwards the model, in float, is what should be saved."""

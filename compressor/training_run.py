@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from compressor.distilling_trainer import DENSE_TEACHER
 from compressor.encoding import EncodedRows
 from compressor.model_dir import (
     COMPRESSION_FILE,
@@ -34,7 +35,7 @@ from compressor.structures import Dense
 from compressor.tasks import compute_metrics
 from compressor.text_data import TEXT
 from compressor.tiny_model import build_tiny_model, label_config
-from compressor.trainer import DENSE_TEACHER, CompressionTrainer, training_arguments
+from compressor.trainer import CompressionTrainer, training_arguments
 
 CHECKPOINTS = "checkpoints"
 TINY = "tiny"
