@@ -140,6 +140,27 @@ def cost_report(plan, program, memory=None):
         program_bytes=DESCRIPTOR_BYTES * len(program.descriptors))
 
 
+def encoder_macs(plan, tokens):
+    """Useful MACs of a whole encoder on one sequence, padding included.
+
+    Weights that the layers keep times tokens, and of attention the scores, and the context's entries that
+    map pruning keeps.
+
+    Parameters
+    ----------
+    plan : hwgen.plan.Plan
+        Of an accelerator with encoder units.
+    tokens : int
+    """
+    encoder, masks = plan.spec.encoder, plan.spec.array.assignment.masks
+    share = masks[list(encoder.map_entries)].mean() if encoder.map_entries else 1
+    macs = tokens * sum(layer.kept_weights for layer in plan.layers)
+    for one in plan.attention:
+        kept = share if one.map_pruning else 1
+        macs += one.heads * tokens**2 * (one.key_size + kept * one.value_size)
+    return round(macs)
+
+
 def array_cycles(layer, units, groups):
     """Cycles of a layer's passes.
 

@@ -6,6 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from rtl_templates.activation_buffer import ActivationBuffer
+from rtl_templates.activity import activity_layout, connect_activity
 from rtl_templates.array_spec import PoolStorage
 from rtl_templates.axi import (
     OUTSTANDING_BEATS,
@@ -85,8 +86,10 @@ class Accelerator(wiring.Component):
         self._weights(m, weights, registers, sequencer, loader)
         self._transfers(m, inputs, outputs, sequencer, registers, buffer)
         self._array(m, loader, controller, results, buffer, registers)
-        if spec.encoder is not None:
-            self._encoder(m, sequencer, registers, loader, buffer)
+        units = None if spec.encoder is None else self._encoder(m, sequencer, registers, loader, buffer)
+        connect_activity(m, Signal(activity_layout, name="activity"), sequencer=sequencer, loader=loader,
+                         controller=controller, results=results, weights=weights, units=units,
+                         load=registers.load_cycles, store=registers.store_cycles)
         connect(m, controller.command, sequencer.matmul)
         m.d.comb += [
             sequencer.array_idle.eq(controller.idle & results.idle), sequencer.stream_error.eq(loader.error),
@@ -237,6 +240,7 @@ class Accelerator(wiring.Component):
             buffer.unit_enable.eq(units.main_enable), buffer.unit_address.eq(units.main_address),
             units.main_word.eq(buffer.read_word),
             buffer.side_address.eq(units.side_address), units.side_word.eq(buffer.side_word)]
+        return units
 
 
 def emit_verilog(spec):

@@ -47,6 +47,10 @@ def tile_layout(spec):
         "words": range(spec.array.units + 1)})
 
 
+loader_state_layout = data.StructLayout({"loading": 1, "packet": 1, "local": 1, "table": 1})
+"""What the loader does: it is inside a packet, takes a header, takes tiles from ``local``, takes a table."""
+
+
 def table_write_layout():
     """An entry on its way to the table of a unit: one of the four, its bank, its place, its value."""
     return data.StructLayout({"enable": 1, "id": Table, "bank": 1, "address": HEADER_COUNT_BITS, "data": 64})
@@ -80,6 +84,8 @@ class TileLoader(wiring.Component):
         A tile is loaded or being used, a packet is under way, or tiles from ``local`` are awaited.
     error : :py:`Out(STATUS_BITS)`
         Not 0: the status code of a bad header; the loader has stopped, until reset.
+    state : :py:`Out(loader_state_layout)`
+        For benches; see :mod:`rtl_templates.activity`.
     """
 
     LOADED = 1
@@ -88,7 +94,8 @@ class TileLoader(wiring.Component):
         self.spec = spec
         members = {"i": In(stream.Signature(spec.bus_bits)), "write": Out(bank_write_layout(spec)),
                    "tile": Out(stream.Signature(tile_layout(spec))), "release": In(1),
-                   "drained": In(1), "holding": Out(1), "error": Out(STATUS_BITS)}
+                   "drained": In(1), "holding": Out(1), "error": Out(STATUS_BITS),
+                   "state": Out(loader_state_layout)}
         if spec.encoder is not None:
             members |= {"local": In(stream.Signature(spec.bus_bits)), "table": Out(table_write_layout())}
         super().__init__(members)
@@ -109,7 +116,10 @@ class TileLoader(wiring.Component):
                 (beat_marker != TILE_MARKER) | ((banks_held != BANKS) & (slots_held != SLOTS)),
                 table_entry_end)),
             take.eq(valid & ready),
-            header.eq(take & (section == Section.HEADER) & (beat_marker == TILE_MARKER))]
+            header.eq(take & (section == Section.HEADER) & (beat_marker == TILE_MARKER)),
+            self.state.loading.eq(section != Section.HEADER),
+            self.state.packet.eq(take & (section == Section.HEADER)),
+            self.state.table.eq(section == Section.TABLE)]
         local = self._source(m, beat, valid, ready, take & (section == Section.HEADER), complete)
         m.d.comb += self.holding.eq(banks_held.any() | (section != Section.HEADER) | local)
         m.d.sync += [banks_held.eq(banks_held + header - self.release),
@@ -190,7 +200,8 @@ class TileLoader(wiring.Component):
             return 0
         left = Signal(HEADER_COUNT_BITS)
         local = Signal()
-        m.d.comb += [local.eq(left.any()), beat.eq(Mux(local, self.local.payload, self.i.payload)),
+        m.d.comb += [local.eq(left.any()), self.state.local.eq(local),
+                     beat.eq(Mux(local, self.local.payload, self.i.payload)),
                      valid.eq(Mux(local, self.local.valid, self.i.valid)),
                      self.i.ready.eq(ready & ~local), self.local.ready.eq(ready & local)]
         with m.If(packet & (beat[24:32] == LOCAL_MARKER)):

@@ -1,23 +1,28 @@
 """The command ``hwgen sim``."""
 
-import json
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from compressor.bundle import BundleError
-from compressor.task_files import TaskError
 from hwgen.packaging import BuildError, verify_build
 from hwgen.plan import PlanError
-from hwgen.toolchain import ToolError
-from sim.harness import MemoryTiming, SimulationError
-from sim.results import SimulationResult, encoder_problems, problems
+from sim.command import finish, one_line_errors, progress_bars
+from sim.harness import MemoryTiming
+from sim.recording import WAVE_CYCLES, Recording
+from sim.results import breakdown_text, problems
 
-ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationError)
+
+class CycleRange(click.ParamType):
+    """Two cycles, ``FIRST:LAST``; the value is the first one and the one behind the last."""
+
+    name = "FIRST:LAST"
+
+    def convert(self, value, param, ctx):
+        """Pair of int."""
+        first, _, last = str(value).partition(":")
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+            self.fail(f"{value!r} is no range of cycles; give two numbers, for example 0:19999", param, ctx)
+        return int(first), int(last) + 1
 
 
 @click.command("sim")
@@ -46,29 +51,39 @@ ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationEr
 @click.option("--write-latency", type=click.IntRange(min=1), default=MemoryTiming().write_latency,
               show_default=True, help="Of the nominal memory, in clock cycles.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random inputs.")
-@click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write a wave file (VCD).")
+@click.option("--trace", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+              help="Write of the first run DIR/wave.fst (every signal) and DIR/trace.json (what each unit "
+                   "does, for Perfetto and chrome://tracing).")
+@click.option("--timeline", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Draw what each unit does in the first run as an SVG picture.")
+@click.option("--trace-cycles", type=CycleRange(),
+              help="Cycles in the wave and the picture.  [default: wave "
+                   f"{WAVE_CYCLES[0]}:{WAVE_CYCLES[1] - 1}, picture the first encoder layer]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_latency, write_latency, seed,
-        trace, as_json):
+        trace, timeline, trace_cycles, as_json):
     """Simulate the generated Verilog (or HLS C++) in BUILD; compare every output word with the golden model.
 
     Exit code 1 if a word differs, or if the cycles are not those that were predicted.
     """
-    from sim.encoder_run import EncoderRequest, EncoderResult, simulate_encoder
+    from sim.encoder_run import EncoderRequest, simulate_encoder
     from sim.hls_run import HlsResult, hls_problems, hls_text, simulate_hls_encoder, simulate_hls_layers
     from sim.open_build import open_build
     from sim.runner import SimulationRequest, simulate
 
     timing = MemoryTiming(read_latency=read_latency, write_latency=write_latency, stalls=stalls)
-    common = {"data": data, "limit": limit, "tokens": tokens, "seed": seed, "timing": timing, "trace": trace}
-    try:
+    files = {"wave": trace / "wave.fst", "trace": trace / "trace.json"} if trace else {}
+    recording = Recording(**files, timeline=timeline, cycles=trace_cycles)
+    common = {"data": data, "limit": limit, "tokens": tokens, "seed": seed, "timing": timing,
+              "recording": recording}
+    with one_line_errors(as_json):
         opened = open_build(build)
         _warn_of_changes(build)
         whole = opened.plan.attention and layers == "all"
         if every_layer and not whole:
             raise PlanError("--every-layer is for whole encoders; this run has linear layers alone")
-        if bench == "hls" and (stalls or trace):
-            raise PlanError("--stalls and --trace are for Verilog; C simulation has no cycles")
+        if bench == "hls" and (stalls or trace or timeline):
+            raise PlanError("--stalls, --trace and --timeline are for Verilog; C simulation has no cycles")
         with progress_bars(limit) as progress:
             if bench == "hls" and whole:
                 result = simulate_hls_encoder(opened, EncoderRequest(every_layer=every_layer, **common),
@@ -82,17 +97,8 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
             else:
                 result = simulate(opened, SimulationRequest(bench=bench, layers=layers, **common),
                                   progress=progress)
-    except ERRORS as error:
-        if as_json:
-            click.echo(json.dumps({"passed": False, "error": str(error)}))
-        raise click.ClickException(str(error)) from error
-    text, faults = {EncoderResult: (encoder_text, encoder_problems), HlsResult: (hls_text, hls_problems),
-                    SimulationResult: (result_text, problems)}[type(result)]
-    click.echo(json.dumps(result.to_dict()) if as_json else text(result))
-    if not result.passed:
-        for line in faults(result):
-            click.echo(f"FAILED: {line}", err=True)
-        sys.exit(1)
+    text, faults = (hls_text, hls_problems) if isinstance(result, HlsResult) else (result_text, problems)
+    finish(result, text, faults, as_json)
 
 
 def _warn_of_changes(build):
@@ -103,14 +109,22 @@ def _warn_of_changes(build):
         click.echo(f"warning: {error}", err=True)
 
 
-def encoder_text(result):
-    """What the command prints of a whole encoder."""
-    lines = [f"whole encoder, {result.runs} run{'s' * (result.runs != 1)} of {result.tokens} tokens, "
-             f"data: {result.data}"]
-    if result.stalls:
-        lines.append(f"under random waits (seed {result.stalls})")
+def result_text(result):
+    """What the command prints: a table of the layers, what ran, where the cycles went, the verdict."""
+    lines = [*_table(result), ""] if result.layers else []
+    what = "whole encoder, " if result.whole_encoder else ""
+    lines += [f"{what}{result.runs} run{'s' * (result.runs != 1)} of {result.tokens} tokens, "
+              f"data: {result.data}; {result.macs:,} useful MACs, "
+              f"utilization {100 * result.utilization:.1f} %",
+              f"nominal memory: {result.read_latency} cycles to the first word read, "
+              f"{result.write_latency} to the answer of a write"]
+    if result.stalled_cycles is not None:
+        what = f"random waits (seed {result.stalls})" if result.stalls else "the models of the cocotb bench"
+        lines.append(f"words were compared with {what} too: {result.stalled_cycles:,} cycles; "
+                     "the cycles given here are those of the nominal memory")
     if result.padding_values:
         lines.append(f"{result.padding_values:,} values of lanes past the last token were not compared")
+    lines += breakdown_text(result.breakdown)
     verdict = "passed" if result.passed else "FAILED"
     lines.append(f"{verdict}: {result.words:,} output words compared, {result.mismatches:,} mismatches; "
                  f"{result.cycles:,} cycles, {result.predicted_cycles:,} predicted; "
@@ -118,46 +132,15 @@ def encoder_text(result):
     return "\n".join(lines)
 
 
-def result_text(result):
-    """The table that the command prints."""
+def _table(result):
     rows = [("layer", "words", "mismatches", "cycles", "predicted", "utilization")]
     rows += [_row(layer.name, layer) for layer in result.layers]
     rows.append(_row("all, start to done", result))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) if not column else cell.rjust(width)
-                       for column, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
-    lines += ["", f"{result.runs} run{'s' * (result.runs != 1)} of {result.tokens} tokens, "
-                  f"data: {result.data}; {result.macs:,} useful MACs",
-              f"nominal memory: {result.read_latency} cycles to the first word read, "
-              f"{result.write_latency} to the answer of a write"]
-    if result.stalled_cycles is not None:
-        what = f"random waits (seed {result.stalls})" if result.stalls else "the models of the cocotb bench"
-        lines.append(f"words were compared with {what} too: {result.stalled_cycles:,} cycles; "
-                     "the cycles above are those of the nominal memory")
-    if result.padding_values:
-        lines.append(f"{result.padding_values:,} values of lanes past the last token were not compared")
-    verdict = "passed" if result.passed else "FAILED"
-    lines.append(f"{verdict}: {result.words:,} output words compared, {result.mismatches:,} mismatches; "
-                 f"{result.cycles:,} cycles, {result.predicted_cycles:,} predicted")
-    return "\n".join(lines)
+    return ["  ".join(cell.ljust(width) if not column else cell.rjust(width)
+                      for column, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
 
 
 def _row(name, result):
     return (name, f"{result.words:,}", f"{result.mismatches:,}", f"{result.cycles:,}",
             f"{result.predicted_cycles:,}", f"{100 * result.utilization:.1f} %")
-
-
-@contextmanager
-def progress_bars(runs=None):
-    """Callback of :func:`sim.runner.simulate` that draws bars on standard error."""
-    amount = "{task.completed:,.0f} cycles" if runs else "{task.completed} rows"
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(amount),
-               TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("starting", total=None)
-
-        def show(what, done, total):
-            bars.update(bar, description=f"{what} of {runs}" if runs and what.startswith("run") else what,
-                        completed=done, total=total or None)
-
-        yield show

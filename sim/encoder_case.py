@@ -74,8 +74,9 @@ def compare_in_cocotb(bench, x, lengths, *, stalls=0):
 
     Returns
     -------
-    list of sim.vectors.Comparison
+    comparisons : list of sim.vectors.Comparison
         One an output.
+    cycles : int
 
     Raises
     ------
@@ -87,4 +88,5 @@ def compare_in_cocotb(bench, x, lengths, *, stalls=0):
                          stalls=(stalls,))
     if not outcome.reports:
         raise SimulationError(f"cocotb: {'; '.join(outcome.messages.values()) or 'no run was reported'}")
-    return [Comparison(**found) for found in outcome.reports[0]["layers"].values()]
+    report = outcome.reports[0]
+    return [Comparison(**found) for found in report["layers"].values()], report["counters"]["cycles"]

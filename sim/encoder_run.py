@@ -1,13 +1,14 @@
 """Whole encoders in simulation: hidden states in, hidden states out, every word against the golden model."""
 
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from compressor.golden_model import GoldenModel
+from hwgen.cost import encoder_macs
 from hwgen.encoder_program import encoder_program
 from hwgen.encoder_stream import encoder_packets, stream_beats, stream_items
 from hwgen.memory_image import write_packets
@@ -15,8 +16,11 @@ from hwgen.packaging import BuildError
 from rtl_templates.register_map import LENGTHS
 from rtl_templates.timing import predict
 from rtl_templates.word_format import unpack_words
+from sim.activity import cycle_breakdown
 from sim.encoder_case import compare_in_cocotb, input_memory, strides
 from sim.harness import HarnessContext, MemoryTiming, RunRequest, SimulationError, build_harness, run_harness
+from sim.recording import Recording
+from sim.results import SimulationResult
 from sim.runner import PREDICTED_COUNTERS, SIM_DIRECTORY, STALLED_FACTOR, WATCHDOG_CYCLES
 from sim.sentences import read_sentences
 from sim.vectors import compare_words
@@ -58,16 +62,17 @@ class EncoderBench:
     every_layer : bool
         Store every layer's output, not the last one's alone.
     timing : MemoryTiming
-    trace : Path, optional
-        Wave file (VCD) of the next run.
+    wave : bool
+        Whether runs can be recorded as waves (slower).
     """
 
-    def __init__(self, build, *, tokens=None, every_layer=False, timing=None, trace=None):
+    def __init__(self, build, *, tokens=None, every_layer=False, timing=None, wave=False):
         self.build, self.plan = build, build.plan
-        self.timing, self.trace = timing or MemoryTiming(), trace
+        self.timing = timing or MemoryTiming()
         self.program = encoder_program(self.plan, tokens, every_layer=every_layer)
         self.items = stream_items(self.plan, self.program.tokens)
         self.beats = stream_beats(self.plan, self.items)
+        self.wave = wave
         self._scratch = tempfile.TemporaryDirectory(prefix="hwgen-encoder-")
         self.weights = self._stream()
 
@@ -75,7 +80,7 @@ class EncoderBench:
     def executable(self):
         """The C++ bench; compiled when first needed."""
         return build_harness(self.build.verilog, self.build.directory / SIM_DIRECTORY,
-                             context=HarnessContext(trace=self.trace is not None))
+                             context=HarnessContext(wave=self.wave))
 
     def __enter__(self):
         return self
@@ -88,7 +93,7 @@ class EncoderBench:
         return predict(self.plan.spec, self.program.descriptors, self.items, self.timing.nominal,
                        [int(length) for length in lengths])
 
-    def run(self, x, lengths, *, progress=None):
+    def run(self, x, lengths, *, timing=None, recording=None, progress=None):
         """Run sequences one after another, without the host between them.
 
         Parameters
@@ -96,6 +101,9 @@ class EncoderBench:
         x : int8 array, shape (sequences, tokens, hidden)
         lengths : int array, shape (sequences,)
             Valid tokens.
+        timing : MemoryTiming, optional
+            Of this run, instead of the bench's.
+        recording : sim.recording.Recording, optional
         progress : callable(int), optional
             Called with the clock cycles simulated so far.
 
@@ -109,6 +117,7 @@ class EncoderBench:
             If the run broke an AXI rule, hung, or ended with an error status.
         """
         program, lanes, count = self.program, self.build.lanes, len(x)
+        timing, recording = timing or self.timing, recording or Recording()
         if not 1 <= count <= LENGTHS:
             raise ValueError(f"a run takes 1 to {LENGTHS} sequences, not {count}")
         input_stride, output_stride = strides(program)
@@ -116,18 +125,20 @@ class EncoderBench:
             prediction = self.predict(lengths)
         except ValueError as error:  # a latency beyond what is predicted exactly
             raise SimulationError(str(error)) from error
-        factor = STALLED_FACTOR if self.timing.stalls else 1
+        factor = STALLED_FACTOR if timing.stalls else 1
         request = RunRequest(
             program=program.pack(), weights=self.weights, input=input_memory(program, x, lanes).tobytes(),
             weights_beats=self.beats, output_bytes=count * output_stride, pool=self.build.pool,
             lengths=np.asarray(lengths, "<u4").tobytes(), sequences=count, input_stride=input_stride,
-            output_stride=output_stride, timing=self.timing,
+            output_stride=output_stride, timing=timing,
             max_cycles=factor * prediction.cycles + 2 * WATCHDOG_CYCLES)
         executable = self.executable
-        extra, self.trace = {"trace": self.trace} if self.trace else {}, None
-        report, output = run_harness(executable, request, progress=progress, **extra)
-        if report.error:
-            raise SimulationError(f"encoder of {count} sequences: {report.error}")
+        with tempfile.TemporaryDirectory(prefix="hwgen-recording-") as scratch:
+            report, output = run_harness(executable, request, progress=progress,
+                                         **recording.arguments(scratch))
+            if report.error:
+                raise SimulationError(f"encoder of {count} sequences: {report.error}")
+            recording.write(scratch, self.plan, program, self.items, count)
         sequences = output.reshape(count, output_stride)
         words = {tensor.name: [one[tensor.offset:tensor.offset + tensor.bytes] for one in sequences]
                  for tensor in program.outputs}
@@ -184,57 +195,7 @@ class EncoderRequest:
     every_layer: bool = False
     sequences: int = 1
     timing: MemoryTiming = field(default_factory=MemoryTiming)
-    trace: Path | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderResult:
-    """A simulation of whole sequences.
-
-    Parameters
-    ----------
-    data : str
-    runs, tokens : int
-        Sequences, and tokens of each, padding included.
-    words, mismatches, padding_values : int
-        Output words compared with the golden model, words with a wrong value, and values of lanes past the
-        last token, which are not compared.
-    first_mismatch : str or None
-    cycles, predicted_cycles : int
-        Of all sequences: simulated, and predicted with the nominal memory.
-    prediction_mismatches : int
-        Dispatches and counters that differ from the prediction; 0 under random waits, where none is made.
-    saturations : int
-    stalls : int
-        Seed of random waits; 0 is the nominal memory.
-    wall_seconds, sequences_per_second : float
-        Time of the bench, and its speed.
-    """
-
-    data: str
-    runs: int
-    tokens: int
-    words: int
-    mismatches: int
-    padding_values: int
-    first_mismatch: str | None
-    cycles: int
-    predicted_cycles: int
-    prediction_mismatches: int
-    saturations: int
-    stalls: int
-    wall_seconds: float
-    sequences_per_second: float
-
-    @property
-    def passed(self):
-        """Every word equal to the golden model; without random waits, every cycle as predicted."""
-        exact = self.cycles == self.predicted_cycles and not self.prediction_mismatches
-        return self.words > 0 and self.mismatches == 0 and (exact or self.stalls > 0)
-
-    def to_dict(self):
-        """Plain values, for JSON."""
-        return {"passed": self.passed, **asdict(self)}
+    recording: Recording = field(default_factory=Recording)
 
 
 def simulate_encoder(build, request, *, progress=None):
@@ -248,7 +209,7 @@ def simulate_encoder(build, request, *, progress=None):
 
     Returns
     -------
-    EncoderResult
+    sim.results.SimulationResult
 
     Raises
     ------
@@ -256,33 +217,52 @@ def simulate_encoder(build, request, *, progress=None):
     """
     progress = progress or (lambda what, done, total: None)
     progress("compiling", 0, 0)
-    comparisons, outputs = [], []
-    with EncoderBench(build, tokens=request.tokens, every_layer=request.every_layer, timing=request.timing,
-                      trace=request.trace) as bench:
+    timing = request.timing
+    comparisons, outputs, stalled_cycles, wall, cpu = [], [], 0, 0.0, 0.0
+    with EncoderBench(build, tokens=request.tokens, every_layer=request.every_layer, timing=timing.nominal,
+                      wave=request.recording.wave is not None) as bench:
         x, lengths = encoder_inputs(build, request, bench.program.tokens)
         for start in range(0, len(x), request.sequences):
             part = slice(start, start + request.sequences)
             total = bench.predict(lengths[part]).cycles
-            outputs.append(bench.run(x[part], lengths[part], progress=lambda done, start=start, total=total:
-                                     progress(f"run {start + 1}", done, total)))
-            comparisons += [one for _, one in bench.compare(outputs[-1], x[part], lengths[part])]
+
+            def run(what, total=total, part=part, **how):
+                output = bench.run(x[part], lengths[part], **how,
+                                   progress=lambda done: progress(what, done, total))
+                comparisons.extend(one for _, one in bench.compare(output, x[part], lengths[part]))
+                return output
+
+            outputs.append(run(f"run {start + 1}", recording=None if start else request.recording))
+            runs = outputs[-1:]
+            seed = timing.stalls + start if timing.stalls else 0
             if request.bench == "cocotb":
                 progress(f"run {start + 1}, cocotb", 0, 0)
-                seed = request.timing.stalls + start if request.timing.stalls else 0
-                comparisons += compare_in_cocotb(bench, x[part], lengths[part], stalls=seed)
-    wall = sum(one.report.wall_seconds for one in outputs)
+                found, cycles = compare_in_cocotb(bench, x[part], lengths[part], stalls=seed)
+                comparisons.extend(found)
+                stalled_cycles += cycles
+            elif seed:
+                runs.append(run(f"run {start + 1}, random waits",
+                                timing=replace(timing, stalls=seed)))
+                stalled_cycles += runs[-1].report.counters["cycles"]
+            wall += sum(one.report.wall_seconds for one in runs)
+            cpu += sum(one.report.cpu_seconds for one in runs)
     first = next((one.first for one in comparisons if one.first), None)
-    return EncoderResult(
-        data=str(request.data), runs=len(x), tokens=bench.program.tokens,
+    cycles = sum(one.report.counters["cycles"] for one in outputs)
+    macs = len(x) * encoder_macs(build.plan, bench.program.tokens)
+    return SimulationResult(
+        bench=request.bench, whole_encoder=True, data=str(request.data), runs=len(x),
+        tokens=bench.program.tokens,
+        read_latency=timing.read_latency, write_latency=timing.write_latency, stalls=timing.stalls,
+        stalled_cycles=stalled_cycles or None,
         words=sum(one.words for one in comparisons), mismatches=sum(one.mismatches for one in comparisons),
         padding_values=sum(one.padding_values for one in comparisons),
-        first_mismatch=str(first) if first else None,
-        cycles=sum(one.report.counters["cycles"] for one in outputs),
-        predicted_cycles=sum(one.predicted_cycles for one in outputs),
-        prediction_mismatches=0 if request.timing.stalls else sum(one.prediction_mismatches
-                                                                  for one in outputs),
-        saturations=sum(one.report.counters["saturations"] for one in outputs),
-        stalls=request.timing.stalls, wall_seconds=wall, sequences_per_second=len(x) / max(wall, 1e-9))
+        first_mismatch=str(first) if first else None, cycles=cycles,
+        predicted_cycles=sum(one.predicted_cycles for one in outputs), macs=macs,
+        utilization=macs / (build.plan.spec.array.multipliers * cycles),
+        breakdown=cycle_breakdown(one.report for one in outputs),
+        prediction_mismatches=sum(one.prediction_mismatches for one in outputs),
+        saturations=sum(one.report.counters["saturations"] for one in outputs), expected_saturations=None,
+        wall_seconds=wall, cpu_seconds=cpu, sequences_per_second=len(x) / max(wall, 1e-9))
 
 
 def encoder_inputs(build, request, tokens):

@@ -1,12 +1,11 @@
 """The command ``hwgen eval``."""
 
-import json
-import sys
 from pathlib import Path
 
 import click
 
-from sim.cli import ERRORS, progress_bars
+from sim.command import finish, one_line_errors, progress_bars
+from sim.results import breakdown_text
 
 
 @click.command("eval")
@@ -22,25 +21,22 @@ def evaluate_command(build, data, limit, sequences, as_json):
 
     Exit code 1 if the Verilog differs from the golden model in a word.
     """
-    from sim.evaluation import evaluate
+    from sim.evaluation import evaluate, problems
     from sim.open_build import open_build
 
-    try:
-        with progress_bars() as progress:
-            result = evaluate(open_build(build), data, limit=limit, sequences=sequences, progress=progress)
-    except ERRORS as error:
-        if as_json:
-            click.echo(json.dumps({"passed": False, "error": str(error)}))
-        raise click.ClickException(str(error)) from error
-    if as_json:
-        click.echo(json.dumps(result.to_dict()))
-    else:
-        for name in ("rtl", "golden", "fake_quantized", "float"):
-            click.echo(f"accuracy, {name.replace('_', ' '):15s} {getattr(result, f'accuracy_{name}'):.4f}")
-        verdict = "passed" if result.passed else "FAILED"
-        click.echo(f"{verdict}: {result.rows} rows of {result.tokens} tokens; "
-                   f"{result.words:,} words compared, {result.word_mismatches:,} mismatches, "
-                   f"{result.prediction_mismatches} other predictions; {result.cycles:,} cycles, "
-                   f"{result.sentences_per_second:.2f} sentences/s of simulation")
-    if not result.passed:
-        sys.exit(1)
+    with one_line_errors(as_json), progress_bars() as progress:
+        result = evaluate(open_build(build), data, limit=limit, sequences=sequences, progress=progress)
+    finish(result, evaluation_text, problems, as_json)
+
+
+def evaluation_text(result):
+    """What the command prints."""
+    lines = [f"accuracy, {name.replace('_', ' '):15s} {getattr(result, f'accuracy_{name}'):.4f}"
+             for name in ("rtl", "golden", "fake_quantized", "float")]
+    lines += breakdown_text(result.breakdown)
+    verdict = "passed" if result.passed else "FAILED"
+    lines.append(f"{verdict}: {result.rows} rows of {result.tokens} tokens; "
+                 f"{result.words:,} words compared, {result.word_mismatches:,} mismatches, "
+                 f"{result.prediction_mismatches} other predictions; {result.cycles:,} cycles, "
+                 f"{result.sentences_per_second:.2f} sentences/s of simulation")
+    return "\n".join(lines)

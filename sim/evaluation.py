@@ -11,6 +11,7 @@ from compressor.reload import encode, to_model, to_tokenizer
 from compressor.synthetic_task import generate
 from compressor.task_files import TaskError, read_rows
 from compressor.tasks import TASKS, checked_rows
+from sim.activity import cycle_breakdown
 from sim.encoder_run import EncoderBench
 
 
@@ -36,6 +37,8 @@ class EvaluationResult:
         Words of the last hidden states that differ from the golden model, and words compared.
     cycles : int
         Clock cycles of all rows.
+    breakdown : dict of str to int
+        Where they went, see :data:`sim.activity.BREAKDOWN`.
     wall_seconds, sentences_per_second : float
         Time that the bench took, and its speed.
     """
@@ -51,17 +54,28 @@ class EvaluationResult:
     word_mismatches: int
     words: int
     cycles: int
+    breakdown: dict[str, int]
     wall_seconds: float
     sentences_per_second: float
 
     @property
     def passed(self):
         """Verilog and golden model agree in every word."""
-        return self.words > 0 and self.word_mismatches == 0 and self.prediction_mismatches == 0
+        return not problems(self)
 
     def to_dict(self):
         """Plain values, for JSON."""
         return {"passed": self.passed, **asdict(self)}
+
+
+def problems(result):
+    """What is wrong, one line each; empty if Verilog and golden model agree."""
+    lines = [] if result.words else ["no output word was compared"]
+    for found, of, what in ((result.word_mismatches, result.words, "output words"),
+                            (result.prediction_mismatches, result.rows, "predictions")):
+        if found:
+            lines.append(f"{found:,} of {of:,} {what} differ from the golden model")
+    return lines
 
 
 def evaluate(build, data, *, limit=64, sequences=8, progress=None):
@@ -99,27 +113,29 @@ def evaluate(build, data, *, limit=64, sequences=8, progress=None):
     golden, tokenizer = GoldenModel.of(bundle), to_tokenizer(bundle)
     models = {"float": to_model(bundle), "fake_quantized": to_quantized_model(bundle)}
     logits = {name: [] for name in ("rtl", "golden", *models)}
-    comparisons, cycles, wall = [], 0, 0.0
+    comparisons, reports = [], []
     with EncoderBench(build) as bench:
         for batch in encode(tokenizer, texts, bench.program.tokens, batch_size=sequences):
             x, lengths = golden.inputs(batch)
             done = len(comparisons)
             output = bench.run(x, lengths)
             comparisons += [one for _, one in bench.compare(output, x, lengths)]
-            cycles, wall = cycles + output.report.counters["cycles"], wall + output.report.wall_seconds
+            reports.append(output.report)
             logits["rtl"].append(golden.host.classify(output.hidden))
             logits["golden"].append(golden.host.classify(golden.encoder.compute(x, lengths)))
             with torch.no_grad():
                 for name, model in models.items():
                     logits[name].append(model(**batch).logits.numpy())
             progress(f"{done + len(x)} of {len(rows)} rows", done + len(x), len(rows))
+    wall = sum(one.wall_seconds for one in reports)
     predictions = {name: np.concatenate(parts).argmax(axis=1) for name, parts in logits.items()}
     return EvaluationResult(
         data=str(data), rows=len(rows), tokens=bench.program.tokens,
         **{f"accuracy_{name}": float((found == labels).mean()) for name, found in predictions.items()},
         prediction_mismatches=int((predictions["rtl"] != predictions["golden"]).sum()),
         word_mismatches=sum(one.mismatches for one in comparisons),
-        words=sum(one.words for one in comparisons), cycles=cycles, wall_seconds=wall,
+        words=sum(one.words for one in comparisons), wall_seconds=wall,
+        cycles=sum(one.counters["cycles"] for one in reports), breakdown=cycle_breakdown(reports),
         sentences_per_second=len(rows) / max(wall, 1e-9))
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import tempfile
 from dataclasses import dataclass, fields
@@ -11,7 +12,9 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from hwgen.packaging import BuildError
 from hwgen.toolchain import find_tool, run_tool, verilator_make_flags
+from rtl_templates.activity import STATES, bit
 from rtl_templates.register_map import (
     IDENTITY,
     LENGTHS_BASE,
@@ -21,9 +24,12 @@ from rtl_templates.register_map import (
     STATUS_HELP,
     Status,
 )
+from sim.activity import TRACKS
 
 SIM_DIRECTORY = Path(__file__).parent
 WAIVERS = SIM_DIRECTORY / "waivers.vlt"
+VISIBLE = SIM_DIRECTORY / "activity.vlt"
+HEADERS = tuple(SIM_DIRECTORY / name for name in ("axi_memory.h", "fst/lz4.h", "fst/zlib.h"))
 COUNTERS = tuple(r.name for r in REGISTERS if r.access == "ro" and 0xC0 <= r.address < 0x100)
 """Registers that the bench reads after a run."""
 
@@ -57,8 +63,16 @@ class HarnessContext:
         Name, code, and what it means.
     identity, profile_base, pool_base, lengths_base : int
         See :mod:`rtl_templates.register_map`.
-    trace : bool
-        Whether the bench writes a wave file (much slower).
+    state_bits : int
+        Width of the states in the activity wire, see :mod:`rtl_templates.activity`.
+    running : int
+        Mask of the state that counts.
+    index_shift : int
+        Place of the descriptor's index in the wire.
+    tracks : tuple of (int, int, int)
+        Masks of ``TRACKS``.
+    wave : bool
+        Whether the bench can write a wave file (slower).
     """
 
     top: str = "accelerator"
@@ -70,7 +84,12 @@ class HarnessContext:
     profile_base: int = PROFILE_BASE
     pool_base: int = POOL_BASE
     lengths_base: int = LENGTHS_BASE
-    trace: bool = False
+    state_bits: int = len(STATES)
+    running: int = 1 << bit("running")
+    index_shift: int = bit("index")
+    tracks: tuple[tuple[int, int, int], ...] = tuple(
+        tuple(sum(1 << bit(name) for name in names) for names in track) for track in TRACKS.values())
+    wave: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +166,7 @@ class RunRequest:
 class RunReport:
     """What the bench saw: status, counters by register name, dispatch cycle of each descriptor.
 
+    ``states`` are pairs: the states of the activity wire as a number, and the cycles of the run with them.
     ``clock_cycles`` counts simulated cycles, register accesses of the start included; ``wall_seconds`` and
     ``cpu_seconds`` are the time they took. ``error`` is None or the one line that says what went wrong.
     ``first_status`` is the status of the disturbed run before, if there was one.
@@ -158,6 +178,7 @@ class RunReport:
     status_name: str
     descriptor: int
     counters: dict[str, int]
+    states: list[list[int]]
     profile: list[int]
     read_beats: list[int]
     write_beats: int
@@ -195,8 +216,10 @@ def build_harness(verilog, directory, *, context=None):
     """
     context = context or HarnessContext()
     source = render_harness(context)
-    header = (SIM_DIRECTORY / "axi_memory.h").read_text()
-    key = "\0".join([Path(verilog).read_text(), source, header, find_tool("verilator").version,
+    text, headers = Path(verilog).read_text(), {path.name: path.read_text() for path in HEADERS}
+    if not re.search(r"\bwire \[\d+:0\] activity\b", text):
+        raise BuildError(f"{verilog} has no wire named activity, which the bench reads: build again")
+    key = "\0".join([text, source, *headers.values(), find_tool("verilator").version,
                      find_tool("g++").version, OPTIMIZE, *_VERILATOR_FLAGS])
     final = Path(directory).resolve() / f"harness-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if final.exists():
@@ -206,12 +229,15 @@ def build_harness(verilog, directory, *, context=None):
     with tempfile.TemporaryDirectory(dir=final.parent, prefix=".building-") as name:
         aside = Path(name)
         (aside / "harness.cpp").write_text(source)
-        (aside / "axi_memory.h").write_text(header)
+        for file, content in headers.items():
+            (aside / file).write_text(content)
+        # The packaged makefile would link the libraries that our headers stand in for.
+        flags = verilator_make_flags(OPTIMIZE) + " LDLIBS=-pthread" * context.wave
         run_tool("verilator", ["--cc", "--exe", "--build", "-j", os.cpu_count() or 1, *_VERILATOR_FLAGS,
-                               *(["--trace-vcd"] if context.trace else []),
-                               "-MAKEFLAGS", verilator_make_flags(OPTIMIZE), "--top-module", context.top,
+                               *(["--trace-fst"] if context.wave else []),
+                               "-MAKEFLAGS", flags, "--top-module", context.top,
                                "-Mdir", aside / "objects", "-o", "harness", "-CFLAGS", f"-I{aside}",
-                               WAIVERS, Path(verilog).resolve(), aside / "harness.cpp"], cwd=aside)
+                               WAIVERS, VISIBLE, Path(verilog).resolve(), aside / "harness.cpp"], cwd=aside)
         os.replace(aside / "objects" / "harness", final)
     return final
 
@@ -227,7 +253,9 @@ def run_harness(executable, request, *, progress=None, **extra):
     progress : callable(int), optional
         Called now and then with the clock cycles simulated so far.
     **extra
-        ``trace`` (wave file to write; needs a bench built with trace), and for tests: ``reset_at`` (reset so
+        ``activity`` (file for the busy times of the units, see :mod:`sim.activity`), ``wave`` (FST file to
+        write, with ``wave_first`` and ``wave_end``, cycles of the run; needs a bench built with wave), and
+        for tests: ``reset_at`` (reset so
         many cycles after a first start, then run again); ``fail_read0``, ``fail_read1`` (number of the read
         beat, from 1, that gets an error response), ``fail_write`` (number of the write burst); ``stop``
         (channel that stops answering: ``ar0``, ``r0``, ``ar1``, ``r1``, ``aw``, ``w`` or ``b``), ``stop_at``

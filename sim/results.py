@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
+from sim.activity import BREAKDOWN
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerResult:
@@ -43,28 +45,41 @@ class SimulationResult:
     ----------
     bench : str
         ``harness`` or ``cocotb``.
+    whole_encoder : bool
+        Whole encoders ran, else linear layers by themselves.
     data : str
         Where the inputs came from.
     runs, tokens : int
-        Runs of the program, and tokens in each.
+        Sequences, and tokens in each.
     read_latency, write_latency : int
         Of the nominal memory, in cycles.
     stalls : int
         Seed of the random waits under which words were compared (0: none).
     stalled_cycles : int or None
-        Cycles of the runs with random waits.
+        Cycles of the runs with random waits, or in the cocotb bench.
     words, mismatches, padding_values, cycles, predicted_cycles, utilization, macs
-        As in :class:`LayerResult`. Cycles are those of runs with the nominal memory, always.
+        As in :class:`LayerResult`. Cycles are those of runs with the nominal memory, always. The MACs of
+        whole encoders include attention, for all tokens, padding included.
+    first_mismatch : str or None
+    breakdown : dict of str to int
+        Where the cycles went, see :data:`sim.activity.BREAKDOWN`; its sum is ``cycles``.
     prediction_mismatches : int
         Descriptors that were not dispatched in the predicted cycle, and counters (busy, waiting, loading,
         storing) that differ from the prediction.
-    saturations, expected_saturations : int
-        Output values that the accelerator clipped, by its own count, and that the golden model clips.
+    saturations : int
+        Output values that the accelerator clipped, by its own count.
+    expected_saturations : int or None
+        Output values that the golden model clips; not counted for whole encoders.
     wall_seconds, cpu_seconds : float
         Time that the C++ bench ran, and that it had a processor.
+    sequences_per_second : float
+        Speed of the C++ bench.
+    layers : tuple of LayerResult
+        Linear layers; none for whole encoders.
     """
 
     bench: str
+    whole_encoder: bool
     data: str
     runs: int
     tokens: int
@@ -79,18 +94,20 @@ class SimulationResult:
     predicted_cycles: int
     utilization: float
     macs: int
+    first_mismatch: str | None
+    breakdown: dict[str, int]
     prediction_mismatches: int
     saturations: int
-    expected_saturations: int
+    expected_saturations: int | None
     wall_seconds: float
     cpu_seconds: float
-    layers: tuple[LayerResult, ...]
+    sequences_per_second: float
+    layers: tuple[LayerResult, ...] = ()
 
     @property
     def passed(self):
         """Every word and counter equal to the golden model, every cycle as predicted."""
-        return (self.words > 0 and self.mismatches == 0 and self.cycles == self.predicted_cycles
-                and self.prediction_mismatches == 0 and self.saturations == self.expected_saturations)
+        return not problems(self)
 
     def to_dict(self):
         """Plain values, for JSON."""
@@ -108,10 +125,14 @@ def problems(result):
     if result.mismatches:
         lines.append(f"{result.mismatches:,} of {result.words:,} output words differ from the golden model")
         wrong = [layer.first_mismatch for layer in result.layers if layer.first_mismatch]
+        wrong = wrong or [result.first_mismatch]
         lines += wrong[:10] + ([f"and {len(wrong) - 10} more layers"] if len(wrong) > 10 else [])
     if result.cycles != result.predicted_cycles:
         lines.append(f"{result.cycles:,} cycles were simulated, {result.predicted_cycles:,} predicted")
-    if result.saturations != result.expected_saturations:
+    seen = sum(result.breakdown.values())
+    if result.cycles != seen:
+        lines.append(f"{result.cycles:,} cycles were counted by the accelerator, {seen:,} seen by the bench")
+    if result.expected_saturations not in (None, result.saturations):
         lines.append(f"{result.saturations:,} clipped values were counted; the golden model clips "
                      f"{result.expected_saturations:,}")
     if result.prediction_mismatches:
@@ -119,15 +140,9 @@ def problems(result):
     return lines
 
 
-def encoder_problems(result):
-    """What is wrong with a :class:`sim.encoder_run.EncoderResult`, one line each; empty if it passed."""
-    lines = []
-    if result.mismatches or not result.words:
-        lines.append(f"{result.mismatches:,} of {result.words:,} output words differ from the golden model")
-    if result.first_mismatch:
-        lines.append(result.first_mismatch)
-    if not result.stalls and result.cycles != result.predicted_cycles:
-        lines.append(f"{result.cycles:,} cycles were simulated, {result.predicted_cycles:,} predicted")
-    if result.prediction_mismatches:
-        lines.append(f"{result.prediction_mismatches:,} times and counters differ from the prediction")
-    return lines
+def breakdown_text(breakdown):
+    """Lines that say where the cycles went; what took none is left out."""
+    total = sum(breakdown.values())
+    return ["where the cycles went:"] + [
+        f"  {cycles:>15,}  {100 * cycles / total:5.1f} %  {BREAKDOWN[name]}"
+        for name, cycles in breakdown.items() if cycles]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hwgen.cost import cost_report, predict_program
+from hwgen.cost import cost_report, predict_program, stream_tiles
 from hwgen.program import linear_program
+from sim.activity import cycle_breakdown
 from sim.case import BenchCase
 from sim.cocotb_bench import run_cocotb
 from sim.harness import (
@@ -19,6 +20,7 @@ from sim.harness import (
     run_harness,
 )
 from sim.open_build import choose_layers, program_bytes, stream_beats, stream_file
+from sim.recording import Recording
 from sim.results import LayerResult, SimulationResult
 from sim.sentences import read_sentences, sentence_vectors
 from sim.vectors import Comparison, compare_outputs, count_saturations, pack_inputs, random_vectors
@@ -56,8 +58,8 @@ class SimulationRequest:
         Of random inputs.
     timing : MemoryTiming
         With stalls, words are compared under random waits and cycles come from a nominal run besides.
-    trace : Path, optional
-        Wave file (VCD) of the first nominal run.
+    recording : sim.recording.Recording
+        Of the first nominal run.
     """
 
     bench: str = "harness"
@@ -67,7 +69,7 @@ class SimulationRequest:
     tokens: int | None = None
     seed: int = 0
     timing: MemoryTiming = field(default_factory=MemoryTiming)
-    trace: Path | None = None
+    recording: Recording = field(default_factory=Recording)
 
 
 def simulate(build, request, *, program=None, progress=None):
@@ -105,12 +107,12 @@ def simulate(build, request, *, program=None, progress=None):
         raise SimulationError(str(error)) from error
     progress("compiling", 0, 0)
     executable = build_harness(build.verilog, build.directory / SIM_DIRECTORY,
-                               context=HarnessContext(trace=request.trace is not None))
+                               context=HarnessContext(wave=request.recording.wave is not None))
     bench = _Bench(build, program, prediction, executable, progress, request)
     with tempfile.TemporaryDirectory(prefix="hwgen-weights-") as scratch:
         bench.weights = stream_file(build, program, Path(scratch))
         for index, vectors in enumerate(sets):
-            bench.run(index, vectors, trace=request.trace if index == 0 else None)
+            bench.run(index, vectors, Recording() if index else request.recording)
     return bench.result(cost_report(plan, program, nominal))
 
 
@@ -127,13 +129,17 @@ class _Bench:
         self.runs = self.cycles = self.stalled_cycles = 0
         self.prediction_mismatches = self.saturations = self.expected_saturations = 0
         self.wall_seconds = self.cpu_seconds = 0.0
+        self.reports = []
 
-    def run(self, index, vectors, trace=None):
+    def run(self, index, vectors, recording):
         """A nominal run, whose cycles count, and with stalls or cocotb one more; both compare every word."""
         memory = pack_inputs(self.program, vectors, self.build.lanes).tobytes()
         nominal = self.request.timing.nominal
-        extra = {"trace": trace} if trace else {}
-        report = self._harness(f"run {index + 1}", memory, nominal, vectors, **extra)
+        with tempfile.TemporaryDirectory(prefix="hwgen-recording-") as scratch:
+            report = self._harness(f"run {index + 1}", memory, nominal, vectors,
+                                   **recording.arguments(scratch))
+            recording.write(scratch, self.build.plan, self.program,
+                            stream_tiles(self.build.plan, self.program))
         self._count_cycles(report)
         self.expected_saturations += count_saturations(self.build.bundle, self.program, vectors,
                                                        self.build.lanes)
@@ -178,6 +184,7 @@ class _Bench:
 
     def _count_cycles(self, report):
         cycles, profile = report.counters["cycles"], report.profile
+        self.reports.append(report)
         self.cycles += cycles
         self.saturations += report.counters["saturations"]
         self.prediction_mismatches += sum(got != expected for got, expected
@@ -195,7 +202,8 @@ class _Bench:
         macs = sum(layer.macs for layer in layers)
         waited = request.timing.stalls or request.bench == "cocotb"
         return SimulationResult(
-            bench=request.bench, data=str(request.data), runs=self.runs, tokens=self.program.tokens,
+            bench=request.bench, whole_encoder=False, data=str(request.data), runs=self.runs,
+            tokens=self.program.tokens,
             read_latency=request.timing.read_latency, write_latency=request.timing.write_latency,
             stalls=request.timing.stalls, stalled_cycles=self.stalled_cycles if waited else None,
             words=sum(layer.words for layer in layers), mismatches=sum(layer.mismatches for layer in layers),
@@ -204,7 +212,10 @@ class _Bench:
             utilization=macs / (multipliers * self.cycles) if self.cycles else 0.0, macs=macs,
             prediction_mismatches=self.prediction_mismatches, saturations=self.saturations,
             expected_saturations=self.expected_saturations,
-            wall_seconds=self.wall_seconds, cpu_seconds=self.cpu_seconds, layers=layers)
+            wall_seconds=self.wall_seconds, cpu_seconds=self.cpu_seconds, layers=layers,
+            first_mismatch=next((layer.first_mismatch for layer in layers if layer.first_mismatch), None),
+            breakdown=cycle_breakdown(self.reports),
+            sequences_per_second=self.runs / max(self.wall_seconds, 1e-9))
 
     def _layer(self, cost, multipliers):
         found, cycles = self.comparisons[cost.name], self.layer_cycles[cost.name]

@@ -91,6 +91,7 @@ def test_json_has_the_promised_keys(small_build):
         assert {"words", "mismatches", "cycles", "predicted_cycles", "utilization", "macs"} <= set(part)
     assert values["passed"] is True
     assert 0 < values["utilization"] <= 1
+    assert sum(values["breakdown"].values()) == values["cycles"]
 
 
 def test_table_ends_with_the_verdict(small_build):
@@ -234,9 +235,19 @@ def test_other_pools(tmp_path, builder, keep, balance):
 
 
 @pytest.mark.nightly
-def test_trace_is_a_wave_file(small_build, tmp_path):
-    outcome = run_command(small_build, "--tokens", 2, "--layers", "*query", "--trace", tmp_path / "wave.vcd")
+def test_trace_is_a_wave_and_a_trace(small_build, tmp_path):
+    outcome = run_command(small_build, "--tokens", 2, "--layers", "*query", "--trace", tmp_path / "trace",
+                          "--timeline", tmp_path / "timeline.svg", "--trace-cycles", "100:149")
     assert outcome.exit_code == 0, outcome.output
-    text = (tmp_path / "wave.vcd").read_text()
-    assert "$enddefinitions" in text
-    assert "m_axi_gmem1_rdata" in text
+    assert b"m_axi_gmem1_rdata" in (tmp_path / "trace" / "wave.fst").read_bytes()
+    trace = json.loads((tmp_path / "trace" / "trace.json").read_text())
+    names = {event["name"] for event in trace["traceEvents"]}
+    assert "encoder.layer.0.attention.self.query" in names
+    assert "50 cycles" in (tmp_path / "timeline.svg").read_text()
+
+
+@pytest.mark.parametrize("cycles", ["7", "9:3", "a:b", ":4"])
+def test_a_range_of_cycles_is_two_numbers(small_build, cycles):
+    outcome = run_command(small_build, "--trace-cycles", cycles)
+    assert outcome.exit_code == 2
+    assert "is no range of cycles" in outcome.stderr

@@ -1,0 +1,65 @@
+"""What the commands of this package share: errors in one line, progress bars, the result's form."""
+
+import json
+import sys
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from compressor.bundle import BundleError
+from compressor.task_files import TaskError
+from hwgen.packaging import BuildError
+from hwgen.plan import PlanError
+from hwgen.toolchain import ToolError
+from sim.harness import SimulationError
+
+ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationError)
+"""What a user can mend; everything else keeps its traceback."""
+
+
+@contextmanager
+def one_line_errors(as_json):
+    """Turn :data:`ERRORS` into one line and exit code 1, and with ``as_json`` into JSON as well."""
+    try:
+        yield
+    except ERRORS as error:
+        if as_json:
+            click.echo(json.dumps({"passed": False, "error": str(error)}))
+        raise click.ClickException(str(error)) from error
+
+
+def finish(result, text, problems, as_json):
+    """Print a result and what is wrong with it; exit code 1 unless it passed.
+
+    Parameters
+    ----------
+    result : has ``passed`` and ``to_dict()``
+    text : callable(result)
+        What is printed without ``as_json``.
+    problems : callable(result)
+        Lines for standard error.
+    as_json : bool
+    """
+    click.echo(json.dumps(result.to_dict()) if as_json else text(result))
+    for line in problems(result):
+        click.echo(f"FAILED: {line}", err=True)
+    if not result.passed:
+        sys.exit(1)
+
+
+@contextmanager
+def progress_bars(runs=None):
+    """Callback of :func:`sim.runner.simulate` that draws bars on standard error."""
+    amount = "{task.completed:,.0f} cycles" if runs else "{task.completed} rows"
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(amount),
+               TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("starting", total=None)
+
+        def show(what, done, total):
+            bars.update(bar, description=f"{what} of {runs}" if runs and what.startswith("run") else what,
+                        completed=done, total=total or None)
+
+        yield show
