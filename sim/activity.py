@@ -153,7 +153,7 @@ def read_busy_times(path, plan, program, items, sequences=1):
     times = []
     for unit, found in seen.items():
         if unit == "array waits":
-            names, moved, asked = [("waits for a tile", "", 0)] * len(found), [0], 0
+            names = [("waits for a tile", "", 0)] * len(found)
         elif unit == "weight stream":
             # A run of beats is named after the packet of its first.
             moved = np.cumsum([0, *(found[:, 1] - found[:, 0])])
@@ -161,12 +161,14 @@ def read_busy_times(path, plan, program, items, sequences=1):
             packets = np.searchsorted(beats, beat, side="right") - 1
             names = [(*work["tile loader"][packet][:2], int(number))
                      for packet, number in zip(packets, sequence, strict=True)]
-            asked = sequences * beats[-1]
+            if moved[-1] != sequences * beats[-1]:
+                raise ValueError(f"weight stream: it has {sequences * beats[-1]} beats, "
+                                 f"the bench saw {moved[-1]}")
         else:
             names = [(*one[:2], number) for number in range(sequences) for one in work[unit]]
-            moved, asked = [len(found)], len(names)
-        if moved[-1] != asked:
-            raise ValueError(f"{unit}: the program asks for {asked} busy times, the bench saw {moved[-1]}")
+        if len(names) != len(found):
+            raise ValueError(f"{unit}: the program asks for {len(names)} busy times, "
+                             f"the bench saw {len(found)}")
         times += [BusyTime(unit=unit, begin=int(begin), end=int(end), step=step, detail=detail,
                            sequence=number)
                   for (begin, end, _), (step, detail, number) in zip(found, names, strict=True)]
