@@ -44,7 +44,11 @@ def test_every_word_of_every_layer(built, tokens, stalls):
     result = simulate_encoder(built, EncoderRequest(
         limit=3, tokens=tokens, every_layer=True, sequences=2, timing=MemoryTiming(stalls=stalls)))
     assert result.passed, result.first_mismatch
-    assert result.words == 3 * 2 * 2 * 16  # sequences, layers, token groups, words of 64 channels
+    runs = 2 if stalls else 1  # with the nominal memory, and under random waits
+    assert result.words == runs * 3 * 2 * 2 * 16  # sequences, layers, token groups, words of 64 channels
+    assert sum(result.breakdown.values()) == result.cycles == result.predicted_cycles
+    assert (result.stalled_cycles is not None) == bool(stalls)
+    assert 0 < result.utilization < 1
 
 
 @pytest.mark.parametrize(("tokens", "stalls"), [(16, 0), (1, 3), (2, 0), (13, 4)])
