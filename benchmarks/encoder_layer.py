@@ -39,7 +39,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """Multipliers, useful MACs / (multipliers x cycles), and the simulation's EncoderResult."""
+    """Multipliers, useful MACs / (multipliers x cycles), and the simulation's result."""
 
     multipliers: int
     utilization: float
