@@ -10,7 +10,7 @@ from hwgen.cli import main as hwgen
 
 RECIPE = """
 schema_version: 1
-attention_maps: {size: 6, power: 2}
+attention_maps: {size: 4, power: 2}
 training: {learning_rate: 1.0e-3, batch: 16, max_tokens: 16}
 stages:
   - {method: dense, epochs: 1}
@@ -31,13 +31,13 @@ def test_from_training_to_the_accuracy_of_the_verilog(tmp_path):
         "--train-rows", 64, "--validation-rows", 16, "--out", model)
     run(compress, "export", model, "-o", bundle, "--rows", 16, "--validation-rows", 0)
     described = json.loads(run(compress, "verify", bundle, "--json"))
-    assert described["attention_maps"] == {"layers": 2, "patterns": 6, "power": 2, "padded_tokens": 16}
-    run(hwgen, "build", "--model", bundle, "--out", build, "--rows", 2, "--lanes", 8)
-    found = json.loads(run(hwgen, "eval", build, "--data", "synthetic", "--limit", 6, "--sequences", 4,
+    assert described["attention_maps"] == {"layers": 2, "patterns": 4, "power": 2, "padded_tokens": 16}
+    run(hwgen, "build", "--model", bundle, "--out", build, "--rows", 1, "--lanes", 8)
+    found = json.loads(run(hwgen, "eval", build, "--data", "synthetic", "--limit", 4, "--sequences", 3,
                            "--json"))
     assert found["passed"]
-    assert found["rows"] == 6
-    assert found["words"] == 6 * 2 * 16
+    assert found["rows"] == 4
+    assert found["words"] == 4 * 2 * 16
     assert found["word_mismatches"] == found["prediction_mismatches"] == 0
     assert found["accuracy_rtl"] == found["accuracy_golden"]
     assert load_bundle(bundle).encoder.layers[0].attention.pruning.power == 2
