@@ -56,7 +56,9 @@ class MapRecords(wiring.Component):
         ids = Signal(spec.units * spec.map_id_bits, reset_less=True)
         kstep = Signal(spec.tiles.weight_bits, reset_less=True)
         farthest = Const(MASKED_DISTANCE, 8).replicate(SIZE * spec.units)
-        nearest = Signal(len(farthest), init=farthest)
+        # A register a row: Icarus takes initial values of at most 63 ones without a warning.
+        nearest = Cat(Signal(8, name=f"nearest{row}", init=MASKED_DISTANCE)
+                      for row in range(SIZE * spec.units))
         new_nearest = [smaller(nearest.word_select(SIZE * index + row, 8), selector.nearest[row])
                        for index, selector in enumerate(selectors) for row in range(SIZE)]
         unit, complete = Signal(range(spec.units // together)), Signal()

@@ -182,7 +182,7 @@ def test_the_command(built):
     assert "encoder.layer.1: output_norm" in done.stdout
     done = CliRunner().invoke(main, ["sim", str(built("maps").directory), "--bench", "hls", "--stalls", "1"])
     assert done.exit_code == 1
-    assert "--stalls and --trace are for Verilog; C simulation has no cycles" in done.stderr
+    assert "--stalls, --trace and --timeline are for Verilog; C simulation has no cycles" in done.stderr
 
 
 PRIMITIVES = """
