@@ -21,17 +21,19 @@ from hwgen.memory_image import image_packets, pattern_memory, write_packets
 from hwgen.plan import Plan, PlanError
 from hwgen.planner import make_plan
 from hwgen.program import listing
+from hwgen.vendor.files import write_vendor_files
 from hwgen.verilog import write_verilog
 from rtl_templates.array_spec import PoolStorage
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "hwgen-build"
-TOOLS = ("hwgen", "amaranth", "torch", "numpy")
+TOOLS = ("hwgen", "amaranth", "torch", "numpy", "peakrdl-cheader", "peakrdl-ipxact")
 """Distributions whose versions can change a build's bytes."""
 
 
 EMITTERS = ("verilog", "hls")
-"""What a build can hold besides program, weights and reports; folders ``rtl`` and ``hls``."""
+"""What a build can hold besides program, weights and reports: folder ``rtl`` with what FPGA flows need for
+it, and folder ``hls``."""
 
 
 class BuildError(RuntimeError):
@@ -159,6 +161,8 @@ def _write(bundle, model, plan, directory, step, emit, hardware):
     elif "verilog" in emit:
         step("writing Verilog")
         write_verilog(plan, directory / "rtl")
+    if (directory / "rtl").is_dir():
+        write_vendor_files(plan, directory)
     program = whole_program(plan)
     for name in ("program", "weights", "report"):
         (directory / name).mkdir()

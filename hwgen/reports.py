@@ -88,7 +88,23 @@ def _cycles_text(cost):
 _FILES_OF = {
     "verilog": "| `rtl/accelerator.v` | the accelerator, top module `accelerator`, Verilog-2005; "
                "add it to your project |\n"
-               "| `rtl/files.f` | list of Verilog files, for tools that take one |\n",
+               "| `rtl/files.f` | list of Verilog files, for tools that take one |\n"
+               "| `registers/accelerator.html` | the register map, readable |\n"
+               "| `registers/accelerator.rdl`, `registers/accelerator.xml`, `registers/accelerator.h`, "
+               "`registers/accelerator_registers.py` | the same as SystemRDL, IP-XACT, C and Python |\n"
+               "| `component.xml` | Vivado IP: add this directory to `ip_repo_paths` |\n"
+               "| `vivado/package_ip.tcl` | packages the IP anew with Vivado's own checks |\n"
+               "| `vivado/synth_ooc.tcl`, `vivado/constraints.xdc` | synthesis, placement and routing out of "
+               "context, with reports |\n"
+               "| `vivado/block_design.tcl` | example: the IP beside the processors of a Zynq UltraScale+ |\n"
+               "| `vivado/xgui.tcl` | the IP's dialog, for `component.xml` |\n"
+               "| `vitis/package_xo.tcl`, `vitis/kernel.xml` | make an RTL kernel, `.xo`, for Vitis |\n"
+               "| `quartus/accelerator_hw.tcl` | Platform Designer component; its top is "
+               "`quartus/accelerator_platform.v` |\n"
+               "| `quartus/accelerator.qip`, `quartus/accelerator.sdc` | sources and constraints for a "
+               "Quartus project |\n"
+               "| `accelerator.core` | FuseSoC core with targets `lint`, `vivado`, `quartus` |\n"
+               "| `litex/accelerator_litex.py` | LiteX module |\n",
     "hls": "| `hls/` | the same accelerator as Vitis HLS C++; `make -C hls` runs its testbenches with g++ on "
            "the golden vectors in `hls/vectors`, `vitis_hls -f run_hls.tcl` synthesizes it |\n",
 }
@@ -105,7 +121,8 @@ The clock is `ap_clk`, reset is `ap_rst_n` (low, synchronous). `s_axi_control` i
 register layout of Vitis RTL kernels; `m_axi_gmem0` carries program, inputs and outputs, `m_axi_gmem1` the
 weight stream. Register `configuration` (0x{address_of("configuration"):02x}) reads
 0x{plan.spec.configuration:08x} in this build. `hwgen sim` on this directory proves the Verilog against the
-golden model; `hwgen synth` counts its resources.
+golden model; `hwgen synth` counts its resources. The files for vendor tools were generated without those
+tools and have run in none of them; clock periods in them are assumed.
 """)
     if "hls" in emit:
         notes.append("""

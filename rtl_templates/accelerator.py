@@ -41,6 +41,15 @@ from rtl_templates.tile_loader import TileLoader
 CONTROL, INPUTS_AND_OUTPUTS, WEIGHTS = "s_axi_control", "m_axi_gmem0", "m_axi_gmem1"
 
 
+def top_members(spec):
+    """Ports of the top level: dict from name to amaranth Member."""
+    return {"ap_clk": In(1), "ap_rst_n": In(1), "interrupt": Out(1),
+            **lite_slave_members(CONTROL, ADDRESS_BITS),
+            **read_master_members(INPUTS_AND_OUTPUTS, spec.bus_bits),
+            **write_master_members(INPUTS_AND_OUTPUTS, spec.bus_bits),
+            **read_master_members(WEIGHTS, spec.bus_bits)}
+
+
 class Accelerator(wiring.Component):
     """Top level, with the port names that vendor tools infer: flat, one clock, active-low synchronous reset.
 
@@ -60,12 +69,7 @@ class Accelerator(wiring.Component):
 
     def __init__(self, spec):
         self.spec = spec
-        super().__init__({
-            "ap_clk": In(1), "ap_rst_n": In(1), "interrupt": Out(1),
-            **lite_slave_members(CONTROL, ADDRESS_BITS),
-            **read_master_members(INPUTS_AND_OUTPUTS, spec.bus_bits),
-            **write_master_members(INPUTS_AND_OUTPUTS, spec.bus_bits),
-            **read_master_members(WEIGHTS, spec.bus_bits)})
+        super().__init__(top_members(spec))
 
     def elaborate(self, platform):
         m = Module()

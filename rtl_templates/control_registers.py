@@ -59,7 +59,8 @@ class ControlRegisters(wiring.Component):
             **lite_slave_members("bus", ADDRESS_BITS), "interrupt": Out(1),
             "start": Out(1), "taken": In(1), "running": In(1), "done": In(1), "status": In(STATUS_BITS),
             "index": In(32), "dispatched": In(1), "saturated": In(range(spec.array.lanes + 1)),
-            **{name: Out(32, init=int(name == "sequences")) for name in NUMBERS}}
+            **{register.name: Out(32, init=register.reset) for register in REGISTERS
+               if register.name in NUMBERS}}
         if spec.encoder is not None:
             members |= {"sequence": In(32), "valid_length": Out(16)}
         members |= {name: Out(POINTER_BITS) for name in POINTERS} | {name: In(1) for name in COUNTERS}

@@ -1,10 +1,12 @@
 """AXI4-Lite register map, in the layout of Vitis RTL kernels.
 
-The one list that RTL, benches and drivers read.
+The one list that RTL, benches, drivers and the generated register files read.
 """
 
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, replace
+from enum import IntEnum, StrEnum
+
+from rtl_templates.array_spec import PoolStorage
 
 ADDRESS_BITS = 16
 LENGTHS_BASE = 0x3000
@@ -21,23 +23,88 @@ IDENTITY = 0x4E475748
 MAP_VERSION = 2
 
 
+STATUS_BITS = 5
+
+
+class Access(StrEnum):
+    """What software may do with a field."""
+
+    READ_WRITE = "rw"
+    READ_ONLY = "ro"
+    WRITE_ONLY = "wo"
+    READ_CLEARS = "rc"
+    WRITE_1_SETS = "w1s"
+    WRITE_1_TOGGLES = "w1t"
+
+
+@dataclass(frozen=True)
+class Field:
+    """Bits ``low`` to ``low + width - 1`` of a register, with their value after reset."""
+
+    name: str
+    low: int
+    width: int
+    access: Access
+    meaning: str
+    reset: int = 0
+
+    @property
+    def high(self):
+        """Index of the highest bit."""
+        return self.low + self.width - 1
+
+
 @dataclass(frozen=True)
 class Register:
-    """One 32-bit register: byte address, name, access (``rw``, ``ro``, ``special``), meaning."""
+    """One 32-bit register: byte address, name, access (``rw``, ``ro``, ``special``), meaning, fields.
+
+    Without ``fields`` it is one number, ``value``, that is ``reset`` after reset. Bits outside of all fields
+    read 0.
+    """
 
     address: int
     name: str
     access: str
     meaning: str
+    fields: tuple[Field, ...] = ()
+    reset: int = 0
+
+    def __post_init__(self):
+        if not self.fields:
+            value = Field("value", 0, 32, Access(self.access), self.meaning, self.reset)
+            object.__setattr__(self, "fields", (value,))
+
+    @property
+    def reset_word(self):
+        """The whole register after reset."""
+        return sum(field.reset << field.low for field in self.fields)
+
+
+@dataclass(frozen=True)
+class Window:
+    """``words`` consecutive 32-bit words from a byte address on, ``ro`` or ``wo``."""
+
+    address: int
+    name: str
+    words: int
+    access: Access
+    meaning: str
 
 
 REGISTERS = (
-    Register(0x00, "control", "special",
-             "bit 0 start (set to begin, cleared when taken), bit 1 done (cleared by reading), "
-             "bit 2 idle, bit 3 ready"),
-    Register(0x04, "interrupt_global", "rw", "bit 0 enables the interrupt output"),
-    Register(0x08, "interrupt_enable", "rw", "bit 0 done, bit 1 ready"),
-    Register(0x0C, "interrupt_status", "special", "bit 0 done, bit 1 ready; write 1 to toggle"),
+    Register(0x00, "control", "special", "starts runs and tells when they are over", (
+        Field("start", 0, 1, Access.WRITE_1_SETS, "begins a run; cleared when taken"),
+        Field("done", 1, 1, Access.READ_CLEARS, "a run has ended"),
+        Field("idle", 2, 1, Access.READ_ONLY, "no run is under way", reset=1),
+        Field("ready", 3, 1, Access.READ_CLEARS, "the next run may be set up"))),
+    Register(0x04, "interrupt_global", "rw", "enables the interrupt output", (
+        Field("enable", 0, 1, Access.READ_WRITE, "enables the interrupt output"),)),
+    Register(0x08, "interrupt_enable", "rw", "what becomes pending", (
+        Field("done", 0, 1, Access.READ_WRITE, "the end of a run interrupts"),
+        Field("ready", 1, 1, Access.READ_WRITE, "being ready interrupts"))),
+    Register(0x0C, "interrupt_status", "special", "what is pending", (
+        Field("done", 0, 1, Access.WRITE_1_TOGGLES, "a run has ended"),
+        Field("ready", 1, 1, Access.WRITE_1_TOGGLES, "the next run may be set up"))),
     Register(0x10, "program_low", "rw", "program pointer, bits 31:0; 4096-byte aligned"),
     Register(0x14, "program_high", "rw", "program pointer, bits 63:32"),
     Register(0x1C, "weights_low", "rw", "weight stream pointer, bits 31:0; 4096-byte aligned"),
@@ -48,13 +115,14 @@ REGISTERS = (
     Register(0x38, "output_high", "rw", "output pointer, bits 63:32"),
     Register(0x40, "program_length", "rw", "descriptors in the program, END included"),
     Register(0x48, "weights_beats", "rw", "beats of the weight stream"),
-    Register(0x50, "sequences", "rw", "times that program and weight stream run; 1 after reset"),
+    Register(0x50, "sequences", "rw", "times that program and weight stream run", reset=1),
     Register(0x58, "input_stride", "rw", "bytes from the input of a sequence to the next"),
     Register(0x60, "output_stride", "rw", "bytes from the output of a sequence to the next"),
-    Register(0x80, "id", "ro", "0x4E475748"),
-    Register(0x84, "version", "ro", "version of this map"),
+    Register(0x80, "id", "ro", "the letters HWGN", reset=IDENTITY),
+    Register(0x84, "version", "ro", "version of this map", reset=MAP_VERSION),
     Register(0x88, "configuration", "ro", "first 32 bits of the configuration hash"),
-    Register(0x8C, "status", "ro", "status code of the last run; 0 is success"),
+    Register(0x8C, "status", "ro", "status of the last run", (
+        Field("code", 0, STATUS_BITS, Access.READ_ONLY, "status code of the last run; 0 is success"),)),
     Register(0x90, "descriptor", "ro", "index of the last dispatched descriptor"),
     Register(0xC0, "cycles", "ro", "clock cycles from start to done"),
     Register(0xC4, "busy_cycles", "ro", "cycles in which the array took a K-step"),
@@ -92,8 +160,6 @@ class Status(IntEnum):
     WEIGHT_TIMEOUT = 19
     WRITE_TIMEOUT = 20
 
-
-STATUS_BITS = 5
 
 STATUS_HELP = {
     Status.OK: ("the run is complete", ""),
@@ -180,3 +246,42 @@ def address_of(name):
     '0xc0'
     """
     return {register.name: register.address for register in REGISTERS}[name]
+
+
+def registers(spec):
+    """:data:`REGISTERS` as an accelerator has them after reset: with its configuration.
+
+    Parameters
+    ----------
+    spec : AcceleratorSpec
+
+    Returns
+    -------
+    tuple of Register
+    """
+    return tuple(replace(register, fields=(), reset=spec.configuration)
+                 if register.name == "configuration" else register for register in REGISTERS)
+
+
+def windows(spec):
+    """Windows that an accelerator has.
+
+    Parameters
+    ----------
+    spec : AcceleratorSpec
+
+    Returns
+    -------
+    tuple of Window
+    """
+    found = []
+    if spec.encoder is not None:
+        found.append(Window(LENGTHS_BASE, "lengths", LENGTHS, Access.WRITE_ONLY,
+                            "valid tokens of each sequence of a run"))
+    found.append(Window(PROFILE_BASE, "profile", max(2, spec.program_depth), Access.READ_ONLY,
+                        "cycle in which each descriptor was dispatched, in the last sequence"))
+    if spec.array.storage is PoolStorage.RAM:
+        words = 2 << (spec.array.control_bits + 1)
+        found.append(Window(POOL_BASE, "pool", words, Access.WRITE_ONLY,
+                            "pattern memory, two words an entry, low half first"))
+    return tuple(found)

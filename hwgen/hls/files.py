@@ -1,11 +1,5 @@
 """Writes the folder ``hls/`` of a build: C++ sources, testbenches, Makefile, Tcl and golden vectors."""
 
-from dataclasses import fields
-from importlib import resources
-
-import jinja2
-
-from hwgen.devices import DEVICES
 from hwgen.hls.contexts import (
     Bench,
     ConfigContext,
@@ -18,6 +12,8 @@ from hwgen.hls.contexts import (
 )
 from hwgen.hls.encoder_contexts import encoder_contexts
 from hwgen.hls.vectors import write_encoder_vectors, write_linear_vectors
+from hwgen.templates import render
+from hwgen.vendor.amd import amd_device
 
 DIRECTORY = "hls"
 """Folder of a build."""
@@ -39,11 +35,6 @@ BENCHES = {bench.name: bench for bench in (
     Bench(name="tb_operators", sources=("tb_operators.cpp",), encoder=True),
 )}
 """Testbenches by name."""
-
-DEFAULT_DEVICE = "zcu104"
-"""Part and clock of ``run_hls.tcl`` where the plan is for no AMD device."""
-
-AMD_FAMILIES = ("xcup", "xc7")
 
 
 def hls_contexts(bundle, plan, images):
@@ -86,15 +77,6 @@ def hls_contexts(bundle, plan, images):
     return found | encoder_contexts(bundle, plan, config, beats) if encoder else found
 
 
-def render(name, context):
-    """Text of one file from its template ``rtl_templates/hls/<name>.j2``."""
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                                     keep_trailing_newline=True)
-    template = resources.files("rtl_templates").joinpath("hls", f"{name}.j2").read_text()
-    return environment.from_string(template).render(
-        {field.name: getattr(context, field.name) for field in fields(context)})
-
-
 def write_hls(bundle, plan, images, directory):
     """Write the HLS C++ of a build into ``directory``. Equal plans and bundles give equal bytes.
 
@@ -108,7 +90,7 @@ def write_hls(bundle, plan, images, directory):
     """
     directory.mkdir(parents=True)
     for name, context in hls_contexts(bundle, plan, images).items():
-        (directory / name).write_text(render(name, context))
+        (directory / name).write_text(render(f"hls/{name}", context))
     (directory / VECTORS).mkdir()
     write_linear_vectors(bundle, plan, directory / VECTORS)
     if plan.attention:
@@ -116,9 +98,7 @@ def write_hls(bundle, plan, images, directory):
 
 
 def _tcl(plan, generated):
-    device = DEVICES.get(plan.device)
-    if device is None or device.family not in AMD_FAMILIES:
-        device = DEVICES[DEFAULT_DEVICE]
+    device = amd_device(plan)
     bench = BENCHES["tb_encoder" if plan.attention else "tb_linear"]
     return TclContext(generated=generated, kernel="encoder" if plan.attention else "linear_layer",
                       sources=bench.sources[1:], bench_sources=bench.sources[:1], image=IMAGE,

@@ -15,11 +15,12 @@ import pytest
 from compressor.bundle import save_bundle
 from compressor.pools import build_pool
 from hwgen.hls.contexts import control_ports
-from hwgen.hls.files import COMPILER_FLAGS, hls_contexts, render
+from hwgen.hls.files import COMPILER_FLAGS, hls_contexts
 from hwgen.memory_image import LayerImage
 from hwgen.packaging import EMITTERS, BuildError, build, verify_build, verilog_files
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest, make_plan
+from hwgen.templates import render
 from rtl_templates.array_spec import PoolStorage
 from tests.bundles import random_bundle, random_encoder_bundle
 
@@ -147,9 +148,9 @@ def test_too_wide_control_words_are_refused(monkeypatch):
 
 
 def test_the_script_has_the_devices_part_and_clock():
-    assert "set_part xck26-sfvc784-2LV-c" in render("run_hls.tcl", contexts(
+    assert "set_part xck26-sfvc784-2LV-c" in render("hls/run_hls.tcl", contexts(
         PlanRequest(device="kv260", tokens=9))["run_hls.tcl"])
-    text = render("run_hls.tcl", contexts(PlanRequest(device="ecp5-85k", tokens=9))["run_hls.tcl"])
+    text = render("hls/run_hls.tcl", contexts(PlanRequest(device="ecp5-85k", tokens=9))["run_hls.tcl"])
     assert "set_part xczu7ev-ffvc1156-2-e" in text
     assert "create_clock -period 4.0 " in text
 

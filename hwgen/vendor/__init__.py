@@ -1,0 +1,1 @@
+"""Files for vendors' and open FPGA flows: registers, IP packages, constraints, wrappers."""
