@@ -152,7 +152,8 @@ def test_vitis_kernel(build, ports):
         register = f"{argument.get('name')}_low" if pointer else argument.get("name")
         assert int(argument.get("offset"), 16) == address_of(register)
         assert argument.get("size") == ("0x8" if pointer else "0x4")
-        assert argument.get("port").startswith("m_axi") == pointer
+        memory = "m_axi_gmem1" if argument.get("name") == "weights" else "m_axi_gmem0"
+        assert argument.get("port") == (memory if pointer else "s_axi_control")
     assert len(arguments) == sum(register.access == "rw" and 0x10 <= register.address < 0x80
                                  and not register.name.endswith("_high") for register in REGISTERS)
 
