@@ -15,7 +15,7 @@ from compressor.fake_attention import FakeAttention
 from compressor.fake_gelu import FakeGelu
 from compressor.fake_layernorm import FakeLayerNorm
 from compressor.fake_quantization import FakeLinear
-from compressor.intops.encoder import LINEAR_PATHS, layer_path
+from compressor.intops.encoder import LINEAR_PATHS, IntegerEncoderLayer, layer_path
 
 _TWINS = {"attention": FakeAttention, "attention_norm": FakeLayerNorm, "gelu": FakeGelu,
           "output_norm": FakeLayerNorm}
@@ -48,19 +48,7 @@ class FakeEncoderLayer:
 
         ``x`` is (batch, tokens, hidden), float32 integers in -127 to 127; lengths int64, (batch,).
         """
-        t = {"q": self.q.compute(x), "k": self.k.compute(x), "v": self.v.compute(x)}
-        t["scores"] = self.attention.scores(t["q"], t["k"])
-        t["weights"], t["sums"], ids = self.attention.weights(t["scores"], lengths)
-        if ids is not None:
-            t["pattern_ids"] = ids
-        t["context"] = self.attention.context(t["weights"], t["sums"], t["v"])
-        t["o"] = self.o.compute(t["context"])
-        t["attention_norm"] = self.attention_norm.compute(x, t["o"])
-        t["ffn1"] = self.ffn1.compute(t["attention_norm"])
-        t["gelu"] = self.gelu.compute(t["ffn1"])
-        t["ffn2"] = self.ffn2.compute(t["gelu"])
-        t["output"] = self.output_norm.compute(t["attention_norm"], t["ffn2"])
-        return t
+        return IntegerEncoderLayer.trace(self, x, lengths)  # the same steps, on tensors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
