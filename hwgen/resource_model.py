@@ -110,8 +110,9 @@ ENCODER_COSTS = {
     "gelu": UnitCosts(lut_terms=(0, 8, 0, 0), ff_terms=(10, 16, 0, 0)),
 }
 
-LUTS_OF_FAMILY = {"xcup": 1.0, "xc7": 1.0, "ecp5": 2.0}
-"""LUTs that stand for one of the LUT6 sites in :data:`ENCODER_COSTS`; estimated for ecp5."""
+FAMILY_SHARES = {"xcup": (1.0, 1.0), "xc7": (0.75, 0.57), "ecp5": (2.0, 1.0)}
+"""LUTs and flip-flops of the encoder's units as shares of :data:`ENCODER_COSTS`. On xc7 Yosys packs
+registers and sums into the DSPs: fitted to a whole accelerator with 8 lanes. Estimated for ecp5."""
 
 RAM_OF_FAMILY = {"xcup": BRAM36, "xc7": BRAM36, "ecp5": EBR18}
 
@@ -203,8 +204,9 @@ def modelled_resources(spec, family="xcup", urams=0):
     dsps = multipliers + costs.lane_dsps * array.lanes
     if spec.encoder:
         more_luts, more_ffs, more_dsps = encoder_costs(spec)
-        luts += LUTS_OF_FAMILY[family] * more_luts
-        ffs, dsps = ffs + more_ffs, dsps + more_dsps
+        lut_share, ff_share = FAMILY_SHARES[family]
+        luts += lut_share * more_luts
+        ffs, dsps = ffs + ff_share * more_ffs, dsps + more_dsps
     rams = used_urams = 0
     for name, (width, depth, count) in memories(spec).items():
         in_urams = URAM288.blocks(width, depth)
