@@ -2,6 +2,7 @@
 # make test     run the tests
 # make nightly  run the slow proofs as well
 # make bench    print the measurements
+# make docs     build the documentation in build/docs
 # Each sets up .venv first; a second run skips what is done.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := build/demo
 
-.PHONY: demo test nightly bench lint clean
+.PHONY: demo test nightly bench docs lint clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -24,14 +25,17 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python examples/demo.py --out $(DEMO)
 
-test: $(READY) lint
+test: $(READY) lint docs
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not nightly"
 
-nightly: $(READY) lint
+nightly: $(READY) lint docs
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -q --fail-on-warning --keep-going -b html docs build/docs
 
 lint: $(READY)
 	$(BIN)/ruff check .

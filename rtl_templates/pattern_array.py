@@ -36,6 +36,7 @@ class PatternArray(wiring.Component):
     Members
     -------
     kstep : :py:`In(kstep_layout(spec))`
+        Input of a cycle.
     result : :py:`Out(result_layout(spec))`
         Rows 0 to 4 * words - 1 of a pass; row ``4 * unit + r`` is row r of the unit's blocks.
     pool : :py:`In(pool_layout(spec))`

@@ -9,6 +9,7 @@ are the properties of :class:`Timing`; ``a . b`` means that b of tile i is one o
 Program: of B beats, the last arrives at ``f = address + read_latency + B - 1``; the first descriptor can be
 dispatched at ``f + fetch_to_dispatch``, the next at the earliest ``dispatch_interval`` after the one
 before. A descriptor is dispatched once every unit in its wait mask is idle, and
+
 * LOAD and STORE: once both of these units are idle;
 * MATMUL: once ``accept_next`` has passed since the last tile of the MATMUL before was taken;
 * END: once all units are idle; ``cycles = dispatch + end_to_done``.
@@ -24,6 +25,7 @@ STORE of n words dispatched at d: the last beat leaves at
 
 Tiles, i counted over the whole run, with K_i K-steps, W_i words, b_i beats, G token groups, D the dispatch
 of their MATMUL; s_i is the beats of all tiles before:
+
 * load begins: ``h_i = max(e_{i-1} + 1, weights_ready + s_i, L_{i-2} + release_to_load,
   drained_{i-4} + release_to_load)``: the stream, a free bank, a free slot of row constants;
 * load ends: ``e_i = h_i + b_i - 1``;
@@ -33,6 +35,7 @@ of their MATMUL; s_i is the beats of all tiles before:
   wait;
 * last K-step of all: ``L_i = l_i + (G - 1) * max(K_i, 4 W_i)``;
 * last result requantized: ``drained_i = L_i + result_latency + 4 W_i - 1``.
+
 The array is idle at ``drained_i + drained_to_idle`` of its last tile.
 
 With an encoder the results go through the GELU table on top of the requantizer. A table of n beats of E
