@@ -3,7 +3,6 @@
 from docutils.parsers.rst import roles
 
 project = "hwgen"
-author = "The hwgen authors"
 
 extensions = [
     "myst_parser",          # the pages are Markdown
@@ -14,8 +13,8 @@ extensions = [
 
 html_theme = "furo"
 html_title = "hwgen"
+html_show_copyright = False
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
