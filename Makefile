@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PLACER := $(VENV)/.ecp5
 DEMO := build/demo
 
 .PHONY: demo test nightly bench docs lint clean
@@ -31,7 +32,11 @@ test: $(READY) lint docs
 nightly: $(READY) lint docs
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-bench: $(READY)
+$(PLACER): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ecp5]'
+	@touch $@
+
+bench: $(PLACER)
 	$(BIN)/python -m benchmarks
 
 docs: $(READY)

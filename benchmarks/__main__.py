@@ -1,10 +1,10 @@
-"""All measurements, one after the other: ``python -m benchmarks`` (about 15 minutes on two cores)."""
+"""All measurements, one after the other: ``python -m benchmarks`` (about 25 minutes on two cores)."""
 
 import subprocess
 import sys
 
 BENCHMARKS = ("projection", "quantize_step", "harness_speed", "linear_layers", "encoder_layer", "map_pruning",
-              "array_resources")
+              "array_resources", "device_plans", "fmax")
 
 
 def main():

@@ -17,10 +17,12 @@ from hwgen.devices import DEVICES
 from hwgen.doctor import examine
 from hwgen.inspection import inspect_bundle, inspect_lines
 from hwgen.packaging import EMITTERS, BuildError, build, load_plan, verify_build, verilog_files
+from hwgen.placement import place, placement_lines
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest
 from hwgen.synthesis import FAMILIES, synthesize
 from hwgen.toolchain import ToolError
+from hwgen.vendor import lattice
 from rtl_templates.array_spec import Accumulation, PoolStorage
 
 EXPECTED_ERRORS = (BundleError, PlanError, BuildError, ToolError, OSError)
@@ -139,12 +141,31 @@ def inspect_command(model, rows, lanes, tokens, as_json):
 @main.command("synth")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--family", type=click.Choice(FAMILIES), help="Device family.  [default: the build's, or xcup]")
+@click.option("--place", "placing", is_flag=True,
+              help=f"Place and route for {lattice.DEVICE.part} with nextpnr instead, and print the clock "
+                   "frequency reached.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True,
+              help="Placements to take the median of; only with --place.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 @one_line_errors
-def synth_command(directory, family, as_json):
+def synth_command(directory, family, placing, seeds, as_json):
     """Count the resources of the build in DIRECTORY with Yosys."""
     verify_build(directory)
     plan = load_plan(directory)
+    if placing:
+        if family is not None:
+            raise ToolError(f"--family {family} cannot be placed here; --place is for {lattice.DEVICE.part}")
+        verilog_files(directory)  # raises for a build without
+        with progress_bar() as bar:
+            task = bar.add_task("hwgen synth", total=None)
+            placement = place(directory, range(1, seeds + 1),
+                              lambda what: bar.update(task, description=f"{what}; takes minutes"))
+        if as_json:
+            _print_json({"configuration_hash": plan.configuration_hash, **asdict(placement)})
+        else:
+            for line in placement_lines(placement):
+                click.echo(line)
+        return
     device = DEVICES.get(plan.device)
     family = family or (device.family if device and device.family in FAMILIES else FAMILIES[0])
     files = verilog_files(directory)

@@ -28,6 +28,7 @@ _FOUND_BY_TOOLCHAIN = (
     ("perl", "no simulation: Verilator's driver is Perl"),
     ("iverilog", "no 4-state check in the tests; everything else works"),
     ("yosys", "no resource counts (`hwgen synth`)"),
+    ("nextpnr-ecp5", "no placement (`hwgen synth --place`): pip install 'hwgen[ecp5]'"),
 )
 _PYTHON_PACKAGES = (("pyslang", "one lint test is skipped; everything else works"),)
 _VENDOR_TOOLS = (

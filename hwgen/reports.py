@@ -103,6 +103,8 @@ _FILES_OF = {
                "`quartus/accelerator_platform.v` |\n"
                "| `quartus/accelerator.qip`, `quartus/accelerator.sdc` | sources and constraints for a "
                "Quartus project |\n"
+               "| `ecp5/Makefile`, `ecp5/synth.ys`, `ecp5/accelerator_chain.v` | Yosys and nextpnr for an "
+               "ECP5, with a shift chain around the accelerator; `hwgen synth --place` runs them |\n"
                "| `accelerator.core` | FuseSoC core with targets `lint`, `vivado`, `quartus` |\n"
                "| `litex/accelerator_litex.py` | LiteX module |\n",
     "hls": "| `hls/` | the same accelerator as Vitis HLS C++; `make -C hls` runs its testbenches with g++ on "

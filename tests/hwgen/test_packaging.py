@@ -23,7 +23,8 @@ from tests.bundles import random_bundle
 SMALL = PlanRequest(rows=2, lanes=4, tokens=9)
 FILES = {"README.md", "bundle.pt", "manifest.json", "plan.json", "program/program.bin", "program/program.txt",
          "report/cost.json", "report/cost.md", "rtl/accelerator.v", "rtl/files.f", "weights/layout.json",
-         "weights/weights.bin", "accelerator.core", "component.xml", "litex/accelerator_litex.py",
+         "weights/weights.bin", "accelerator.core", "component.xml", "ecp5/Makefile",
+         "ecp5/accelerator_chain.v", "ecp5/synth.ys", "litex/accelerator_litex.py",
          "quartus/accelerator.qip", "quartus/accelerator.sdc", "quartus/accelerator_hw.tcl",
          "quartus/accelerator_platform.v", "registers/accelerator.h", "registers/accelerator.html",
          "registers/accelerator.rdl", "registers/accelerator.xml", "registers/accelerator_registers.py",

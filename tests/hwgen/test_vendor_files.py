@@ -239,3 +239,23 @@ def test_another_devices_files_are_for_a_part_that_the_tool_knows(tmp_path):
         build = write_files(tmp_path / str(device), device)
         assert f"-part {part} " in (build / "vivado" / "synth_ooc.tcl").read_text()
     assert f"-part {DEVICES['zcu104'].part}\n" in (tmp_path / "u250/vivado/block_design.tcl").read_text()
+
+
+def test_shift_chain_reaches_every_port(build, ports):
+    """slang finds no port missing and no width wrong, and every bit of the chain has one port."""
+    tree = pyslang.syntax.SyntaxTree.fromFiles([str(build / "ecp5" / "accelerator_chain.v"),
+                                                str(build / "rtl" / "accelerator.v")])
+    compilation = pyslang.ast.Compilation()
+    compilation.addSyntaxTree(tree)
+    wrapper = tree.root.members[0].sourceRange.start.buffer
+    assert not [problem for problem in compilation.getAllDiagnostics() if problem.location.buffer == wrapper]
+    text = (build / "ecp5" / "accelerator_chain.v").read_text()
+    bits = {"in": [], "results": []}
+    for name, bus, left, right in re.findall(r"\.(\w+)\((\w+)\[(\d+):(\d+)\]\)", text):
+        direction, width = ports[name]
+        assert (bus == "in", int(left) - int(right) + 1) == (direction == "in", width)
+        bits[bus] += range(int(right), int(left) + 1)
+    assert all(sorted(places) == list(range(len(places))) for places in bits.values())
+    assert len(bits["in"]) + len(bits["results"]) + 1 == sum(width for _, width in ports.values())
+    for bus, places in (("in", bits["in"]), ("out", bits["results"])):
+        assert f"reg [{len(places) - 1}:0] {bus};" in text
