@@ -20,6 +20,7 @@ from hwgen.packaging import EMITTERS, BuildError, build, load_plan, verify_build
 from hwgen.placement import place, placement_lines
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest
+from hwgen.results import record, refresh_report
 from hwgen.synthesis import FAMILIES, synthesize
 from hwgen.toolchain import ToolError
 from hwgen.vendor import lattice
@@ -172,6 +173,8 @@ def synth_command(directory, family, placing, seeds, as_json):
     with progress_bar() as bar:
         bar.add_task(f"yosys, {family}; minutes for large arrays", total=None)
         counts = asdict(synthesize(files, "accelerator", family))
+    record(directory, "synthesis", {"family": family}, counts)
+    refresh_report(directory)
     macs = plan.spec.array.multipliers
     if as_json:
         _print_json({"family": family, "macs": macs, **counts,
@@ -180,6 +183,21 @@ def synth_command(directory, family, placing, seeds, as_json):
     click.echo(f"{family}, {macs} MACs per cycle, counted by Yosys (not placed)")
     for name, count in counts.items():
         click.echo(f"  {name:12s} {count:10,g} {count / macs:10.2f} per MAC")
+
+
+@main.command("report")
+@click.argument("directory", metavar="BUILD", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the data of summary.json.")
+@one_line_errors
+def report_command(directory, as_json):
+    """Write report/index.html, summary.json and summary.md of BUILD, with everything that has run on it."""
+    data = refresh_report(directory)
+    if as_json:
+        _print_json(data)
+        return
+    click.echo(f"{directory / 'report' / 'index.html'}")
+    for one in data["missing"]:
+        click.echo(f"  {one['what']}: {one['command']}")
 
 
 @main.command("doctor")

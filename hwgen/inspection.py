@@ -1,5 +1,7 @@
 """What a bundle holds, and what its patterns cost in hardware."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from compressor.layer_weights import POSITIONS
@@ -29,29 +31,51 @@ def inspect_bundle(bundle, request=None):
         exact but for fill and drain.
     """
     plan = make_plan(bundle, request or PlanRequest())
-    groups, array = plan.groups(plan.tokens), plan.spec.array
+    array, layers = plan.spec.array, layer_facts(bundle, plan)
+    return {
+        "model": model_facts(bundle),
+        "pool": pool_facts(bundle.pool), "attention_maps": bundle.attention_maps,
+        "sizes": {"rows": array.units, "lanes": array.lanes, "slots": array.assignment.slots,
+                  "multipliers": array.multipliers, "tokens": plan.tokens},
+        "layers": layers, "total": {key: sum(layer[key] for layer in layers) for key in SUMMED}}
+
+
+def model_facts(bundle):
+    """What model a bundle holds: plain values."""
+    config = bundle.model["config"]
+    return {"architecture": bundle.model["architecture"], "task": bundle.model["task"],
+            "labels": bundle.model["labels"], "max_tokens": bundle.model["max_tokens"],
+            "hidden_size": config["hidden_size"], "num_hidden_layers": config["num_hidden_layers"]}
+
+
+def layer_facts(bundle, plan):
+    """What each linear layer holds and what it costs: list of dict of plain values.
+
+    ``pattern_luts`` are modelled LUTs a multiplier, multiplexers and routing, of an array that holds only the
+    patterns that the layer uses; None unless its structure is ``pattern``.
+    """
+    groups, array, luts = plan.groups(plan.tokens), plan.spec.array, {}
     layers = []
     for layer in plan.layers:
         weights = bundle.layers[layer.name]
-        cycles = array_cycles(layer, array.units, groups)
-        dense = dense_array_cycles(layer, array, groups)
+        used = tuple(np.unique(weights.pattern_ids[weights.pattern_ids >= 0]).tolist())
+        if used and used not in luts:
+            luts[used] = _pattern_luts(bundle.pool, used)
         layers.append({
             "name": layer.name, "role": layer.role, "structure": layer.structure,
             "shape": [layer.rows, layer.inner], "weights": weights.weight.size,
             "kept": layer.kept_weights, "nonzeros": int(np.count_nonzero(weights.weight)),
             "blocks": weights.block_mask.size, "present_blocks": int(weights.block_mask.sum()),
-            "patterns_used": len(np.unique(weights.pattern_ids[weights.pattern_ids >= 0])),
-            "accumulator_bits": weights.linear.accumulator_bits, "cycles": cycles, "dense_cycles": dense})
-    totals = {key: sum(layer[key] for layer in layers) for key in SUMMED}
-    config = bundle.model["config"]
-    return {
-        "model": {"architecture": bundle.model["architecture"], "task": bundle.model["task"],
-                  "labels": bundle.model["labels"], "max_tokens": bundle.model["max_tokens"],
-                  "hidden_size": config["hidden_size"], "num_hidden_layers": config["num_hidden_layers"]},
-        "pool": pool_facts(bundle.pool), "attention_maps": bundle.attention_maps,
-        "sizes": {"rows": array.units, "lanes": array.lanes, "slots": array.assignment.slots,
-                  "multipliers": array.multipliers, "tokens": plan.tokens},
-        "layers": layers, "total": totals}
+            "patterns_used": len(used), "pattern_luts": luts.get(used),
+            "accumulator_bits": weights.linear.accumulator_bits,
+            "cycles": array_cycles(layer, array.units, groups),
+            "dense_cycles": dense_array_cycles(layer, array, groups)})
+    return layers
+
+
+def _pattern_luts(pool, used):
+    assignment = pool_assignment(replace(pool, patterns=pool.patterns[list(used)]))
+    return (mux_luts(assignment) + routing_luts(assignment)) / assignment.multipliers
 
 
 def pool_facts(pool):
@@ -103,17 +127,19 @@ def inspect_lines(facts):
                f"{4 // sizes['slots']}")
     yield ""
     yield (f"{'layer':42s} {'structure':9s} {'shape':>11s} {'kept':>8s} {'nonzero':>8s} {'blocks':>8s} "
-           f"{'cycles':>11s} {'dense':>11s}")
+           f"{'patterns':>8s} {'LUT':>5s} {'cycles':>11s} {'dense':>11s}")
     for layer in facts["layers"]:
         rows, inner = layer["shape"]
+        luts = "-" if layer["pattern_luts"] is None else f"{layer['pattern_luts']:.1f}"
         yield (f"{layer['name']:42s} {layer['structure']:9s} {f'{rows}x{inner}':>11s} {_shares(layer)} "
-               f"{layer['cycles']:11,} {layer['dense_cycles']:11,}")
-    yield (f"{'all':42s} {'':9s} {'':>11s} {_shares(total)} {total['cycles']:11,} "
+               f"{layer['patterns_used']:8d} {luts:>5s} {layer['cycles']:11,} {layer['dense_cycles']:11,}")
+    yield (f"{'all':42s} {'':9s} {'':>11s} {_shares(total)} {'':8s} {'':5s} {total['cycles']:11,} "
            f"{total['dense_cycles']:11,}")
     yield ""
     yield (f"cycles: array cycles with R = {sizes['rows']}, T = {sizes['lanes']}, n = {sizes['slots']} "
            f"({sizes['multipliers']} MACs) on {sizes['tokens']} tokens; "
            f"{total['dense_cycles'] / total['cycles']:.2f} times fewer than dense")
+    yield "LUT: multiplexers and routing per multiplier for the layer's patterns alone (modelled)"
 
 
 def _shares(counts):

@@ -21,6 +21,7 @@ from hwgen.memory_image import image_packets, pattern_memory, write_packets
 from hwgen.plan import Plan, PlanError
 from hwgen.planner import make_plan
 from hwgen.program import listing
+from hwgen.report.files import write_report
 from hwgen.vendor.files import write_vendor_files
 from hwgen.verilog import write_verilog
 from rtl_templates.array_spec import PoolStorage
@@ -197,6 +198,7 @@ def _write(bundle, model, plan, directory, step, emit, hardware):
         "tools": {"python": platform.python_version(),
                   **{name: importlib.metadata.version(name) for name in TOOLS}},
         "files": {name: _digest(directory / name) for name in files}})
+    write_report(directory, bundle, plan)
     return cost
 
 

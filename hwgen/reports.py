@@ -1,4 +1,4 @@
-"""Texts of a build: cost report and README. Every number says if it is exact, modelled or assumed."""
+"""Texts of a build: costs and README. Every number says if it is exact, modelled or assumed."""
 
 from hwgen.devices import DEVICES
 from hwgen.resource_model import RAM_OF_FAMILY
@@ -146,9 +146,11 @@ neither was run here.
 | `weights/weights.bin` | weight stream of all layers; 4096-byte aligned, address to `weights_low` |
 | `weights/layout.json` | where each layer, input and output lies; `weights_beats` goes into that register |
 {pool}| `report/cost.md`, `report/cost.json` | cycles (exact), memory traffic, resources (modelled) |
+| `report/index.html` | report: open it in a browser; `hwgen sim`, `eval` and `synth` add what they find |
+| `report/summary.json`, `report/summary.md` | the same data |
 | `plan.json` | every decision: sizes, tiles, limits |
 | `bundle.pt` | the compressed model this was built from |
-| `manifest.json` | SHA-256 of every file, tool versions, configuration hash |
+| `manifest.json` | SHA-256 of every file but the report, tool versions, configuration hash |
 {''.join(notes)}
 The program runs all layers on {plan.tokens} tokens in {cost.cycles:,} cycles.
 """

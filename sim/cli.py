@@ -6,7 +6,8 @@ import click
 
 from hwgen.packaging import BuildError, verify_build
 from hwgen.plan import PlanError
-from sim.command import finish, one_line_errors, progress_bars
+from hwgen.results import timeline_path
+from sim.command import finish, keep, one_line_errors, progress_bars
 from sim.harness import MemoryTiming
 from sim.recording import WAVE_CYCLES, Recording
 from sim.results import breakdown_text, problems
@@ -73,9 +74,7 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
 
     timing = MemoryTiming(read_latency=read_latency, write_latency=write_latency, stalls=stalls)
     files = {"wave": trace / "wave.fst", "trace": trace / "trace.json"} if trace else {}
-    recording = Recording(**files, timeline=timeline, cycles=trace_cycles)
-    common = {"data": data, "limit": limit, "tokens": tokens, "seed": seed, "timing": timing,
-              "recording": recording}
+    common = {"data": data, "limit": limit, "tokens": tokens, "seed": seed, "timing": timing}
     with one_line_errors(as_json):
         opened = open_build(build)
         _warn_of_changes(build)
@@ -84,6 +83,9 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
             raise PlanError("--every-layer is for whole encoders; this run has linear layers alone")
         if bench == "hls" and (stalls or trace or timeline):
             raise PlanError("--stalls, --trace and --timeline are for Verilog; C simulation has no cycles")
+        if whole and bench == "harness" and timeline is None:
+            timeline = timeline_path(opened.directory)
+        common["recording"] = Recording(**files, timeline=timeline, cycles=trace_cycles)
         with progress_bars(limit) as progress:
             if bench == "hls" and whole:
                 result = simulate_hls_encoder(opened, EncoderRequest(every_layer=every_layer, **common),
@@ -97,6 +99,10 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
             else:
                 result = simulate(opened, SimulationRequest(bench=bench, layers=layers, **common),
                                   progress=progress)
+    kind = "hls" if bench == "hls" else "encoder" if whole else "layers"
+    keep(opened, kind, {"bench": bench, "layers": layers, "every_layer": every_layer, "data": str(data),
+                        "limit": limit, "tokens": tokens, "stalls": stalls, "read_latency": read_latency,
+                        "write_latency": write_latency, "seed": seed}, result, timeline)
     text, faults = (hls_text, hls_problems) if isinstance(result, HlsResult) else (result_text, problems)
     finish(result, text, faults, as_json)
 

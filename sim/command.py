@@ -12,6 +12,7 @@ from compressor.bundle import BundleError
 from compressor.task_files import TaskError
 from hwgen.packaging import BuildError
 from hwgen.plan import PlanError
+from hwgen.results import record, record_timeline, refresh_report
 from hwgen.toolchain import ToolError
 from sim.harness import SimulationError
 
@@ -28,6 +29,24 @@ def one_line_errors(as_json):
         if as_json:
             click.echo(json.dumps({"passed": False, "error": str(error)}))
         raise click.ClickException(str(error)) from error
+
+
+def keep(build, kind, request, result, timeline=None):
+    """Write a result down in its build, and the build's report anew.
+
+    Parameters
+    ----------
+    build : sim.open_build.OpenBuild
+    kind, request
+        As in :func:`hwgen.results.record`.
+    result : has ``to_dict()``
+    timeline : Path, optional
+        Picture of the units over time that was drawn of it.
+    """
+    record(build.directory, kind, request, result.to_dict())
+    if timeline is not None:
+        record_timeline(build.directory, timeline)
+    refresh_report(build.directory, build.bundle)
 
 
 def finish(result, text, problems, as_json):

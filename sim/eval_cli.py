@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sim.command import finish, one_line_errors, progress_bars
+from sim.command import finish, keep, one_line_errors, progress_bars
 from sim.results import breakdown_text
 
 
@@ -25,7 +25,9 @@ def evaluate_command(build, data, limit, sequences, as_json):
     from sim.open_build import open_build
 
     with one_line_errors(as_json), progress_bars() as progress:
-        result = evaluate(open_build(build), data, limit=limit, sequences=sequences, progress=progress)
+        opened = open_build(build)
+        result = evaluate(opened, data, limit=limit, sequences=sequences, progress=progress)
+    keep(opened, "evaluation", {"data": str(data), "limit": limit}, result)
     finish(result, evaluation_text, problems, as_json)
 
 

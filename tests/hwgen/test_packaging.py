@@ -31,6 +31,9 @@ FILES = {"README.md", "bundle.pt", "manifest.json", "plan.json", "program/progra
          "vitis/kernel.xml", "vitis/package_xo.tcl", "vivado/block_design.tcl", "vivado/constraints.xdc",
          "vivado/package_ip.tcl", "vivado/synth_ooc.tcl", "vivado/xgui.tcl"}
 
+REPORT = {"report/index.html", "report/summary.json", "report/summary.md"}
+"""Not in the manifest: they also tell what has run since."""
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -60,10 +63,11 @@ def no_verilog(monkeypatch):
 
 def test_a_build_has_its_files_and_a_true_manifest(built):
     files = contents(built.directory)
-    assert set(files) == FILES
+    assert set(files) == FILES | REPORT
     manifest = json.loads(files["manifest.json"])
     assert manifest["files"] == {name: hashlib.sha256(data).hexdigest()
-                                 for name, data in files.items() if name != "manifest.json"}
+                                 for name, data in files.items()
+                                 if name not in {"manifest.json", *REPORT}}
     assert manifest["configuration_hash"] == built.plan.configuration_hash
     assert set(manifest["tools"]) == {"python", *packaging.TOOLS}
     verify_build(built.directory)
@@ -93,7 +97,7 @@ def test_the_files_of_a_build_agree_with_each_other(built, model):
         if text.endswith(".md"):
             assert f"{plan.spec.array.multipliers} MACs" in (directory / text).read_text()
     readme = (directory / "README.md").read_text()
-    assert all(f"`{name}`" in readme for name in FILES - {"README.md"})
+    assert all(f"`{name}`" in readme for name in (FILES | REPORT) - {"README.md"})
 
 
 def test_no_file_of_a_build_names_the_machine(built):

@@ -1,0 +1,125 @@
+"""Turns numbers into bars, meters and plots."""
+
+import math
+
+from hwgen.report.parts import Bar, Chart, Line, Meter, Pattern, Plot, Point, Segment
+from hwgen.report.theme import SERIES
+
+
+def percent(share):
+    """A share as CSS writes it.
+
+    >>> percent(1 / 3)
+    '33.333'
+    """
+    return f"{100 * share:.3f}".rstrip("0").rstrip(".")
+
+
+def stacked(rows, origin, unit="cycles"):
+    """Chart of rows (name, {part: amount}); all rows have the same parts, in the order of their colors."""
+    names = list(rows[0][1])
+    colors = dict(zip(names, SERIES, strict=False))
+    longest = max(sum(parts.values()) for _, parts in rows) or 1
+    bars = []
+    for name, parts in rows:
+        total = sum(parts.values())
+        segments = tuple(Segment(part, colors[part], percent(amount / total),
+                                 f"{part}: {amount:,} {unit}, {100 * amount / total:.1f} %")
+                         for part, amount in parts.items() if amount)
+        bars.append(Bar(name, f"{total:,}", percent(total / longest), segments,
+                        f"{name}: {total:,} {unit}; " + "; ".join(one.text for one in segments)))
+    whole = {part: sum(parts[part] for _, parts in rows) for part in names}
+    total = sum(whole.values())
+    legend = tuple(Segment(part, colors[part], percent(amount / total), f"{100 * amount / total:.1f} %")
+                   for part, amount in whole.items() if amount)
+    return Chart(tuple(bars), legend, origin)
+
+
+def meter(name, used, has, usable, origin):
+    """How much of what a device has is used; without a device only the number."""
+    if not has:
+        return Meter(name, f"{used:,}", "", "", origin)
+    return Meter(name, f"{used:,} of {has:,} ({100 * used / has:.1f} %)", percent(min(1, used / has)),
+                 percent(usable), origin, over=used > usable * has)
+
+
+def patterns(masks, blocks):
+    """The patterns of a pool, each with the share of the blocks that use it."""
+    total, most = sum(blocks) or 1, max(blocks, default=0) or 1
+    return tuple(
+        Pattern(index, tuple((place % 4, place // 4) for place, one in enumerate(mask) if one),
+                f"{100 * count / total:.1f} %", percent(count / most),
+                f"pattern {index}: rows {' '.join(''.join(map(str, mask[r:r + 4])) for r in (0, 4, 8, 12))}; "
+                f"{count:,} blocks")
+        for index, (mask, count) in enumerate(zip(masks, blocks, strict=True)))
+
+
+class _Logarithmic:
+    """Places numbers of an axis between two pixels."""
+
+    def __init__(self, low, high, first, last):
+        self.low, self.first = math.log10(low), first
+        self.scale = (last - first) / (math.log10(high) - self.low)
+
+    def __call__(self, value):
+        return round(self.first + (math.log10(value) - self.low) * self.scale, 1)
+
+
+def roofline(data, layers, colors):
+    """Roofline: MACs a byte of memory traffic to the right, MACs a cycle upwards, both logarithmic.
+
+    Parameters
+    ----------
+    data : dict
+        ``roofline`` of :func:`hwgen.report.summary.summarize`.
+    layers : list of dict
+    colors : dict of str to str
+        Color of each role.
+
+    Returns
+    -------
+    Plot
+    """
+    width, height, left, top, right, bottom = 680, 380, 62, 16, 664, 326
+    peak, ridge = data["macs_per_cycle"], data["ridge_macs_per_byte"]
+    intensities = [layer["macs_per_byte"] for layer in layers] + [ridge, data["whole"]["macs_per_byte"]]
+    rates = [layer["macs_per_cycle"] for layer in layers] + [data["whole"]["macs_per_cycle"]]
+    low_x, high_x = min(intensities) / 3, max(intensities) * 3
+    low_y, high_y = min([*rates, peak / 4]) / 1.5, peak * 1.6
+    x, y = _Logarithmic(low_x, high_x, left, right), _Logarithmic(low_y, high_y, bottom, top)
+    lines = [*_grid(low_x, high_x, x, top, bottom, upright=True),
+             *_grid(low_y, high_y, y, left, right, upright=False)]
+    roofs = [("bus", data["bus_bytes_per_cycle"]), ("DRAM", data["dram_bytes_per_cycle"])]
+    for name, slope in sorted(((n, s) for n, s in roofs if s), key=lambda one: one[1]):
+        begin, end = max(low_x, low_y / slope), min(high_x, peak / slope)
+        if begin >= end:
+            continue
+        angle = -math.degrees(math.atan2(y(begin * slope) - y(end * slope), x(end) - x(begin)))
+        middle = math.sqrt(begin * end)
+        text = f"{name}: {slope:g} bytes a cycle" if x(end) - x(begin) > 150 else ""
+        lines.append(Line(x(begin), y(begin * slope), x(end), y(end * slope), "roof", text,
+                          x(middle), y(middle * slope) - 6, round(angle, 1)))
+    lines.append(Line(x(min(high_x, max(low_x, ridge))), y(peak), right, y(peak), "roof",
+                      f"compute: {peak:,} MACs a cycle", right - 4, y(peak) - 6, 0, "end"))
+    points = [Point(x(layer["macs_per_byte"]), y(layer["macs_per_cycle"]), colors[layer["role"]],
+                    f"{layer['name']}: {layer['macs_per_byte']:.1f} MACs a byte, "
+                    f"{layer['macs_per_cycle']:.1f} MACs a cycle") for layer in layers]
+    bound = "memory" if data["whole"]["macs_per_byte"] < ridge else "compute"
+    return Plot(width, height, left, bottom, tuple(lines), tuple(points),
+                "useful MACs per byte of memory traffic", "useful MACs per cycle", height - 10,
+                f"Roofline: the ridge is at {ridge:.1f} MACs a byte; the program has "
+                f"{data['whole']['macs_per_byte']:.1f}, so it is bound by {bound}")
+
+
+def _grid(low, high, place, first, last, *, upright):
+    """Lines at 1, 2 and 5 times powers of ten."""
+    for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+        for factor in (1, 2, 5):
+            value = factor * 10.0**power
+            if not low <= value <= high:
+                continue
+            at, text = place(value), f"{value:,.10g}"
+            if upright:
+                yield Line(at, first, at, last, "grid", text, at, last + 16)
+            else:
+                yield Line(first, at, last, at, "grid", text, first - 6, at + 4, 0, "end")

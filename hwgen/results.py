@@ -1,0 +1,142 @@
+"""What has run on a build: one JSON file for each run, in the build's folder ``results``.
+
+Commands that simulate, evaluate or synthesize write here, reports read here. Runs come after the build, so
+these files are no part of its manifest; each holds the SHA-256 of the manifest that it belongs to instead.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.bundle import load_bundle
+from hwgen.packaging import MANIFEST, BuildError, load_plan, verify_build
+from hwgen.report.files import write_report
+
+RESULTS = "results"
+TIMELINE = "timeline.svg"
+"""Picture of the units over time, of the last run that was recorded."""
+
+KINDS = ("encoder", "layers", "hls", "evaluation", "synthesis")
+"""Whole encoders in RTL simulation, linear layers in it, C simulation of the HLS C++, accuracy, Yosys."""
+
+RESULT_FORMAT = "hwgen-result"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One run.
+
+    Parameters
+    ----------
+    kind : str
+        One of :data:`KINDS`.
+    request : dict
+        What was asked for: plain values.
+    result : dict
+        What was found: plain values.
+    changed : str or None
+        Which file of the build was not the generated one when it ran.
+    """
+
+    kind: str
+    request: dict
+    result: dict
+    changed: str | None = None
+
+
+def record(directory, kind, request, result):
+    """Write a run down, aside then renamed; one with the same request is replaced.
+
+    Parameters
+    ----------
+    directory : path
+        The build.
+    kind : str
+    request, result : dict
+        Plain values.
+
+    Returns
+    -------
+    Path
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    directory = Path(directory)
+    try:
+        verify_build(directory)
+        changed = None
+    except BuildError as error:
+        changed = str(error).removeprefix(f"{directory}: ")
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+    values = {"format": RESULT_FORMAT, "kind": kind, "manifest": _manifest_digest(directory),
+              "request": request, "result": result, "changed": changed}
+    return _write(directory / RESULTS / f"{kind}-{digest[:8]}.json",
+                  json.dumps(values, indent=1, sort_keys=True) + "\n")
+
+
+def timeline_path(directory):
+    """Where a build keeps the picture of the units over time."""
+    return Path(directory) / RESULTS / TIMELINE
+
+
+def record_timeline(directory, picture):
+    """Keep a picture of the units over time with a build, if it is not there already."""
+    kept = timeline_path(directory)
+    return kept if Path(picture) == kept else _write(kept, Path(picture).read_text())
+
+
+def recorded(directory):
+    """Runs of this build, by file name; what belongs to another build, or is unreadable, is left out.
+
+    Returns
+    -------
+    list of Result
+    """
+    directory, found = Path(directory), []
+    digest = _manifest_digest(directory)
+    for path in sorted((directory / RESULTS).glob("*.json")):
+        try:
+            values = json.loads(path.read_text())
+            if values["format"] == RESULT_FORMAT and values["kind"] in KINDS and values["manifest"] == digest:
+                found.append(Result(kind=values["kind"], request=dict(values["request"]),
+                                    result=dict(values["result"]), changed=values["changed"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def timeline(directory):
+    """Text of the picture of the units over time; None if no run was recorded."""
+    path = timeline_path(directory)
+    return path.read_text() if path.is_file() else None
+
+
+def refresh_report(directory, bundle=None):
+    """Write a build's report anew, with everything that has run on it; the report's data.
+
+    ``bundle`` is the build's own if it was read before.
+
+    Raises
+    ------
+    BuildError, PlanError, BundleError
+        If the directory is no build, or damaged.
+    """
+    directory = Path(directory)
+    plan = load_plan(directory)
+    bundle = bundle or load_bundle(directory / "bundle.pt")
+    return write_report(directory, bundle, plan, recorded(directory), timeline(directory))
+
+
+def _manifest_digest(directory):
+    path = directory / MANIFEST
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _write(path, text):
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    os.replace(aside, path)
+    return path
