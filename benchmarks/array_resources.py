@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from amaranth.back import verilog
 
 from compressor.pools import build_pool, candidate_patterns
 from hwgen.synthesis import synthesize
 from rtl_templates.array_spec import Accumulation, ArraySpec, PoolStorage
 from rtl_templates.block_unit import BlockUnit
+from rtl_templates.emission import emit_component
 from rtl_templates.pattern_array import PatternArray
 from rtl_templates.pattern_decoder import PatternDecoder
 from rtl_templates.requantizer import RowRequantizer
@@ -49,8 +49,7 @@ class Case:
         """Resources of the component's Verilog."""
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "top.v"
-            file.write_text(verilog.convert(self.component(self.spec), name="top", emit_src=False,
-                                            strip_internal_attrs=True))
+            file.write_text(emit_component(self.component(self.spec), "top"))
             return synthesize([file], "top", self.family, use_dsp=self.use_dsp)
 
 

@@ -86,7 +86,7 @@ def main():
 @click.option("--bus-bits", type=int,
               help="Width of the memory ports.  [default: up to the device's, or 128]")
 @click.option("--accumulation", type=click.Choice([a.value for a in Accumulation]),
-              help="Sums in adder trees or inside the DSPs.  [default: by device]")
+              help="Sums in adder trees, inside the DSPs, or two lanes in a DSP48E2.  [default: by device]")
 @click.option("--emit", default="verilog", show_default=True, metavar="LIST",
               help=f"What to generate, with commas between: {', '.join(EMITTERS)} (Vitis HLS C++).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -169,6 +169,9 @@ def synth_command(directory, family, placing, seeds, as_json):
         return
     device = DEVICES.get(plan.device)
     family = family or (device.family if device and device.family in FAMILIES else FAMILIES[0])
+    if plan.spec.array.accumulation is Accumulation.PAIRED and family != "xcup":
+        raise PlanError(f"{directory} pairs lanes in DSP48E2, which family {family} does not have; "
+                        "synthesize it for xcup or build it with --accumulation tree")
     files = verilog_files(directory)
     with progress_bar() as bar:
         bar.add_task(f"yosys, {family}; minutes for large arrays", total=None)

@@ -178,7 +178,7 @@ class _Model:
         try:
             array = ArraySpec(units=units, lanes=lanes, assignment=self.assignment,
                               storage=self.storage, accumulator_bits=self.accumulator_bits,
-                              accumulation=self._accumulation(device))
+                              accumulation=self._accumulation(device, lanes))
             plans = self.layer_plans(units)
             sizes = dict(
                 array=array, bus_bits=self._bus_bits(units, lanes, device),
@@ -265,11 +265,16 @@ class _Model:
                    * ACTIVATION_MAX**2 for attention in self.attention]
         return max(16, signed_bits(max(bounds)))
 
-    def _accumulation(self, device):
+    def _accumulation(self, device, lanes):
         if self.request.accumulation:
+            if self.request.accumulation is Accumulation.PAIRED and device and device.family != "xcup":
+                raise ValueError("--accumulation paired needs the DSP48E2 of UltraScale+, which "
+                                 f"{device.name} does not have; leave --accumulation out")
             return self.request.accumulation
-        in_dsp = device is not None and device.family == "xc7" and not self.assignment.is_routed
-        return Accumulation.DSP if in_dsp else Accumulation.TREE
+        family = device.family if device and not self.assignment.is_routed else None
+        if family == "xcup" and lanes % 2 == 0:
+            return Accumulation.PAIRED
+        return Accumulation.DSP if family == "xc7" else Accumulation.TREE
 
     def _bus_bits(self, units, lanes, device):
         if self.request.bus_bits is not None:

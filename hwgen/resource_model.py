@@ -29,6 +29,7 @@ class LogicCosts:
     ----------
     unit_luts, unit_ffs : dict of Accumulation to float
         LUTs and flip-flops a multiplier of a row-balanced block unit: multiplexer, product, sum.
+        ``PAIRED`` is there only for a family with the DSP48E2.
     routed_ffs : float
         Flip-flops a multiplier on top of that, if the pool is not row-balanced.
     drain_luts, drain_ffs : float
@@ -58,11 +59,12 @@ class LogicCosts:
     bit_ffs: float = 5
 
 
-TREE, DSP = Accumulation.TREE, Accumulation.DSP
+TREE, DSP, PAIRED = Accumulation
 LOGIC_COSTS = {
     # Yosys 0.70: units with 8 lanes, drain with 4 units and 8 lanes, 28-bit sums; the fixed part is what
     # remains of a whole accelerator of 72 multipliers.
-    "xcup": LogicCosts(unit_luts={TREE: 30.8, DSP: 30.8}, unit_ffs={TREE: 48.8, DSP: 48.8}, routed_ffs=48),
+    "xcup": LogicCosts(unit_luts={TREE: 30.8, DSP: 30.8, PAIRED: 11.7},
+                       unit_ffs={TREE: 48.8, DSP: 48.8, PAIRED: 4.5}, routed_ffs=48),
     "xc7": LogicCosts(unit_luts={TREE: 22.3, DSP: 8.3}, unit_ffs={TREE: 14.3, DSP: 0.3}, routed_ffs=20),
     # Estimated: 4-input LUTs, and 18-bit multipliers without accumulators.
     "ecp5": LogicCosts(unit_luts={TREE: 45, DSP: 45}, unit_ffs={TREE: 49, DSP: 49}, routed_ffs=48,
@@ -191,8 +193,15 @@ def modelled_resources(spec, family="xcup", urams=0):
     -------
     dict of str to int
         ``luts``, ``ffs``, ``dsps``, ``rams`` (BRAM36, or EBR18 on ecp5), ``urams``, ``memory_bits``.
+
+    Raises
+    ------
+    ValueError
+        If lanes are paired and the family has no DSP48E2.
     """
     costs, kind, array = LOGIC_COSTS[family], RAM_OF_FAMILY[family], spec.array
+    if array.accumulation not in costs.unit_luts:
+        raise ValueError(f"family {family} has no DSP48E2 for paired lanes; use another accumulation")
     multipliers, bits = array.multipliers, spec.bus_bits + array.word_bits
     luts = ((costs.unit_luts[array.accumulation] + costs.drain_luts) * multipliers
             + routing_luts(array.assignment) * array.units * array.lanes
@@ -201,7 +210,7 @@ def modelled_resources(spec, family="xcup", urams=0):
     ffs = ((costs.unit_ffs[array.accumulation] + costs.drain_ffs
             + costs.routed_ffs * array.assignment.is_routed) * multipliers
            + costs.lane_ffs * array.lanes + costs.fixed_ffs + costs.bit_ffs * bits)
-    dsps = multipliers + costs.lane_dsps * array.lanes
+    dsps = multipliers // (2 if array.accumulation is PAIRED else 1) + costs.lane_dsps * array.lanes
     if spec.encoder:
         more_luts, more_ffs, more_dsps = encoder_costs(spec)
         lut_share, ff_share = FAMILY_SHARES[family]

@@ -2,7 +2,7 @@
 
 Yosys places nothing and knows no LUT packing, so the number of *LUT sites* is our count (see
 :class:`Resources`); it has not been checked against a vendor tool. Yosys packs registers and sums into
-the DSPs of family xc7, but on xcup only the bare multiplier.
+the DSPs of family xc7, but on xcup only the bare multiplier; instantiated DSP48E2 stay as they are.
 """
 
 import json
@@ -16,6 +16,9 @@ from hwgen.toolchain import ToolError, run_tool
 
 FAMILIES = ("xcup", "xc7")
 """UltraScale+ (DSP48E2) and 7 series (DSP48E1)."""
+
+READ_PRIMITIVES = "read_verilog -lib +/xilinx/cells_xtra.v"
+"""Yosys command for the ports of the vendor's primitives that generated Verilog can instantiate."""
 
 _MEMORY_LUTS = {
     "SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1, "RAM32X1S": 1, "RAM64X1S": 1, "RAM32X1D": 2, "RAM64X1D": 2,
@@ -88,8 +91,8 @@ def synthesize(verilog_files, top, family, *, use_dsp=True):
         options = "" if use_dsp else " -nodsp"
         # Purged first: Amaranth's names of struct members, like "word[0]", clash with those that Yosys'
         # technology mapper gives to the bits of a port.
-        script = (f"read_verilog {' '.join(names)}; hierarchy -check -top {top}; proc; flatten; "
-                  f"opt_clean -purge; synth_xilinx -family {family} -top {top} -flatten "
+        script = (f"{READ_PRIMITIVES}; read_verilog {' '.join(names)}; hierarchy -check -top {top}; "
+                  f"proc; flatten; opt_clean -purge; synth_xilinx -family {family} -top {top} -flatten "
                   f"-noiopad -noclkbuf{options}; write_json netlist.json")
         run_tool("yosys", ["-q", "-p", script], cwd=directory)
         netlist = json.loads((Path(directory) / "netlist.json").read_text())

@@ -1,6 +1,5 @@
 """The accelerator: every component, wired; the flat top level, and its Verilog."""
 
-from amaranth.back import verilog
 from amaranth.hdl import Cat, ClockDomain, DomainRenamer, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
@@ -19,6 +18,7 @@ from rtl_templates.axi import (
 )
 from rtl_templates.beat_fifo import BeatFifo
 from rtl_templates.control_registers import POINTERS, ControlRegisters
+from rtl_templates.emission import emit_component
 from rtl_templates.encoder_units import EncoderUnits
 from rtl_templates.gelu_table import GeluTable, GeluTableSpec
 from rtl_templates.kstep_fetch import KStepFetch
@@ -254,4 +254,4 @@ def emit_verilog(spec):
     ----------
     spec : AcceleratorSpec
     """
-    return verilog.convert(Accelerator(spec), name="accelerator", emit_src=False, strip_internal_attrs=True)
+    return emit_component(Accelerator(spec), "accelerator")

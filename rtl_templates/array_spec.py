@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rtl_templates.paired_sums import SUM_BITS
 from rtl_templates.slot_assignment import SIZE, SlotAssignment
 from rtl_templates.tile_format import TileFormat
 from rtl_templates.word_format import word_bits
@@ -26,6 +27,8 @@ class Accumulation(StrEnum):
     """An adder tree, then one accumulator a row."""
     DSP = "dsp"
     """One accumulator a multiplier, inside its DSP; added when drained."""
+    PAIRED = "paired"
+    """One DSP48E2 for two lanes, n in a chain, the last of which accumulates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class ArraySpec:
     accumulator_bits : int
         16 to 32, sign included; proven from the weights by the planner.
     accumulation : Accumulation
-        ``DSP`` needs a pool without routing.
+        ``DSP`` and ``PAIRED`` need a pool without routing, ``PAIRED`` an even number of lanes.
     """
 
     units: int
@@ -59,8 +62,10 @@ class ArraySpec:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"ArraySpec.{name} must be {low} to {high}, "
                                  f"not {getattr(self, name)}")
-        if self.accumulation is Accumulation.DSP and self.assignment.is_routed:
+        if self.accumulation is not Accumulation.TREE and self.assignment.is_routed:
             raise ValueError("accumulation in the DSP needs a row-balanced pool")
+        if self.accumulation is Accumulation.PAIRED and self.lanes % 2:
+            raise ValueError(f"paired lanes need an even number of them, not {self.lanes}")
 
     @property
     def multipliers(self):
@@ -91,6 +96,12 @@ class ArraySpec:
         return self.assignment.slots if self.accumulation is Accumulation.DSP else 1
 
     @property
+    def pair_bits(self):
+        """Width of the sums of paired lanes; with more accumulator bits they are extended."""
+        least, most = SUM_BITS
+        return min(max(self.accumulator_bits, least), most)
+
+    @property
     def adder_levels(self):
         """Registered additions that turn the products, or the partial sums, of a row into one."""
         return (max(len(ports) for ports in self.assignment.ports) - 1).bit_length()
@@ -99,15 +110,19 @@ class ArraySpec:
     def sum_latency(self):
         """Cycles from a K-step at the array's input to its contribution reaching the accumulators.
 
-        Decode, select, multiply, (route,) add; in the DSP the additions come after the accumulators.
+        Decode, select, multiply, (route,) add: in a tree, or along the chain of paired lanes; in the DSP the
+        additions come after the accumulators.
         """
-        before = 0 if self.accumulation is Accumulation.DSP else self.adder_levels
-        return 3 + self.assignment.is_routed + before
+        before = {Accumulation.TREE: self.adder_levels, Accumulation.DSP: 0,
+                  Accumulation.PAIRED: self.assignment.slots - 1}
+        return 3 + self.assignment.is_routed + before[self.accumulation]
 
     @property
     def drain_latency(self):
-        """Cycles from the last contribution to row 0: accumulate, hold, select row, select unit, add."""
-        return 4 + (self.adder_levels if self.accumulation is Accumulation.DSP else 0)
+        """Cycles from the last contribution to row 0: accumulate, hold, select row, select unit; then add
+        the partial sums, or separate the lanes."""
+        after = {Accumulation.TREE: 0, Accumulation.DSP: self.adder_levels, Accumulation.PAIRED: 1}
+        return 4 + after[self.accumulation]
 
     @property
     def latency(self):
@@ -206,6 +221,11 @@ class AcceleratorSpec:
             if getattr(self, name) < 1:
                 raise ValueError(f"AcceleratorSpec.{name} must be at least 1, "
                                  f"not {getattr(self, name)}")
+        most = 1 << SUM_BITS[1] - 1
+        if (self.array.accumulation is Accumulation.PAIRED
+                and self.tile_ksteps * self.array.assignment.slots << 14 >= most):
+            raise ValueError(f"{self.tile_ksteps} K-steps can exceed the {SUM_BITS[1]} bits of paired sums; "
+                             "use another accumulation")
         if self.encoder is not None and self.bus_bits < 64:
             raise ValueError(f"an encoder needs a bus of at least 64 bits, not {self.bus_bits}")
         _ = self.tiles

@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl_templates.array_spec import Accumulation, PoolStorage
+from rtl_templates.paired_sums import PairedSums, pair_layout
 from rtl_templates.pattern_decoder import PatternDecoder, column_choices, pool_layout
 from rtl_templates.pipeline import delay, register
 from rtl_templates.slot_assignment import SIZE
@@ -21,7 +22,9 @@ def word_layout(spec):
 
 
 def sums_layout(spec):
-    """Accumulators of a unit: ``sums[row][part][lane]``."""
+    """Accumulators of a unit: ``sums[row][part][lane]``; of paired lanes ``sums[row][lane // 2]``."""
+    if spec.accumulation is Accumulation.PAIRED:
+        return data.ArrayLayout(data.ArrayLayout(pair_layout(spec.pair_bits), spec.lanes // 2), SIZE)
     lanes = data.ArrayLayout(signed(spec.accumulator_bits), spec.lanes)
     return data.ArrayLayout(data.ArrayLayout(lanes, spec.partial_sums), SIZE)
 
@@ -63,8 +66,12 @@ class BlockUnit(wiring.Component):
         if spec.storage is PoolStorage.RAM:
             m.d.comb += decoder.pool.eq(self.pool)
         weights = Signal(weights_layout(spec), reset_less=True)
+        m.d.sync += weights.eq(self.weights)
+        if spec.accumulation is Accumulation.PAIRED:
+            self._pair_lanes(m, decoder.selects, weights)
+            return m
         operands = Signal(weights_layout(spec), reset_less=True)
-        m.d.sync += [weights.eq(self.weights), operands.eq(weights)]
+        m.d.sync += operands.eq(weights)
         ports = {name: delay(m, decoder.selects[name], 2, name)
                  for name, _ in decoder.selects.shape() if name.startswith("port")}
         folded = {name: delay(m, code, 1, f"{name}_folded") for name, code in ports.items()}
@@ -84,11 +91,27 @@ class BlockUnit(wiring.Component):
                     m.d.comb += self.sums[row][part][lane].eq(total)
         return m
 
-    def _product(self, m, selects, weight, slot, lane):
+    def _activation(self, selects, slot, lane):
         choices = [self.word[column][lane] for column in column_choices(self.spec, slot)]
-        code = selects[f"column{slot}"] if len(choices) > 1 else None
-        operand = register(m, select(code, choices), f"operand{slot}_{lane}", shape=signed(8))
+        return select(selects[f"column{slot}"] if len(choices) > 1 else None, choices)
+
+    def _product(self, m, selects, weight, slot, lane):
+        operand = register(m, self._activation(selects, slot, lane), f"operand{slot}_{lane}", shape=signed(8))
         return register(m, operand * weight, f"product{slot}_{lane}")
+
+    def _pair_lanes(self, m, selects, weights):
+        """Accumulators of two lanes each; the registers of operands and products are in the DSPs."""
+        slots = self.spec.assignment.slots
+        for row, ports in enumerate(self.spec.assignment.ports):
+            for pair in range(self.spec.lanes // 2):
+                sums = PairedSums(slots, self.spec.pair_bits)
+                m.submodules[f"row{row}_{pair}"] = sums
+                m.d.comb += [sums.accumulate.eq(self.accumulate), sums.first.eq(self.first),
+                             self.sums[row][pair].eq(sums.sums)]
+                for j, (slot,) in enumerate(ports):
+                    m.d.comb += [sums.low[j].eq(self._activation(selects, slot, 2 * pair)),
+                                 sums.high[j].eq(self._activation(selects, slot, 2 * pair + 1)),
+                                 sums.weights[j].eq(weights[slot])]
 
     def _route(self, m, products, ports, folded, lane):
         """Terms of each row, one per port.

@@ -3,12 +3,13 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl_templates.array_spec import Accumulation
 from rtl_templates.block_unit import add_pairwise, select, sums_layout
+from rtl_templates.paired_sums import pair_layout, separate
 from rtl_templates.pipeline import delay, register
 from rtl_templates.slot_assignment import SIZE
 
@@ -65,24 +66,32 @@ class ResultDrain(wiring.Component):
         for name, flag in (("valid", running), ("row", row), ("last", final), ("slot", slot)):
             delayed = delay(m, flag, spec.drain_latency - 2, name, reset=name == "valid")
             m.d.comb += self.result[name].eq(delayed)
+        if spec.accumulation is Accumulation.PAIRED:
+            for pair in range(spec.lanes // 2):
+                row_sums = [[sums[r][pair].as_value() for r in range(SIZE)] for sums in held]
+                chosen = self._select_row(m, row_sums, row, f"pair{pair}", unsigned)
+                chosen = data.View(pair_layout(spec.pair_bits), chosen)
+                for lane, value in enumerate(separate(chosen), start=2 * pair):
+                    m.d.comb += self.result.sums[lane].eq(register(m, value, f"total{lane}"))
+            return m
         for lane in range(spec.lanes):
-            parts = [self._select_row(m, held, row, part, lane) for part in range(spec.partial_sums)]
+            parts = [self._select_row(m, [[sums[r][part][lane] for r in range(SIZE)] for sums in held], row,
+                                      f"{part}_{lane}", signed) for part in range(spec.partial_sums)]
             levels = spec.adder_levels if spec.accumulation is Accumulation.DSP else 0
             m.d.comb += self.result.sums[lane].eq(add_pairwise(m, parts, levels, f"total{lane}"))
         return m
 
-    def _select_row(self, m, held, row, part, lane):
-        """A row in two registered steps: 4 to 1 within each unit, then the OR of all units.
+    def _select_row(self, m, held, row, name, sign):
+        """``held[unit][row % 4]`` in two registered steps: 4 to 1 within each unit, then the OR of all units.
 
         Units that are not selected deliver 0, which is the register's synchronous reset; an OR of
         six takes one LUT where a multiplexer takes four inputs a LUT.
         """
         unit = row >> 2
         rows = []
-        for u in range(self.spec.units):
-            chosen = select(row[:2], [held[u][r][part][lane] for r in range(SIZE)])
+        for u, choices in enumerate(held):
+            chosen = select(row[:2], choices)
             if self.spec.units > 1:
                 chosen = Mux(unit == u, chosen, 0)
-            rows.append(register(m, chosen, f"unit{u}_{part}_{lane}"))
-        return register(m, reduce(or_, rows), f"row{part}_{lane}", shape=signed(self.spec.accumulator_bits))
-
+            rows.append(register(m, chosen, f"unit{u}_{name}"))
+        return register(m, reduce(or_, rows), f"row{name}", shape=sign(len(held[0][0])))

@@ -87,8 +87,20 @@ def test_device_plans_fit_the_device(device, structure):
     assert plan.tokens == 64
     assert plan.spec.bus_bits <= device.bus_bits
     assert plan.modelled == modelled_resources(plan.spec, device.family, device.urams)
-    in_dsp = device.family == "xc7"
-    assert plan.spec.array.accumulation is (Accumulation.DSP if in_dsp else Accumulation.TREE)
+    expected = {"xc7": Accumulation.DSP, "xcup": Accumulation.PAIRED, "ecp5": Accumulation.TREE}
+    assert plan.spec.array.accumulation is expected[device.family]
+
+
+def test_lanes_are_paired_where_there_are_two_and_no_routing():
+    for request_, pool in ((PlanRequest(device="kv260", lanes=1), None),
+                           (PlanRequest(device="kv260"), UNBALANCED), (PlanRequest(lanes=8), None)):
+        plan = make_plan(random_bundle(pool=pool), request_)
+        assert plan.spec.array.accumulation is Accumulation.TREE
+    with pytest.raises(PlanError, match="paired lanes need an even number of them, not 3"):
+        make_plan(random_bundle(), PlanRequest(lanes=3, accumulation=Accumulation.PAIRED))
+    with pytest.raises(PlanError, match=r"DSP48E2 of UltraScale.*arty-a7-100 does not have"):
+        make_plan(random_bundle(), PlanRequest(device="arty-a7-100", lanes=2, rows=1,
+                                               accumulation=Accumulation.PAIRED))
 
 
 def test_no_fixed_size_that_fits_is_much_faster_than_the_chosen_one():
@@ -116,7 +128,7 @@ def test_a_sequence_too_long_for_the_device_is_shortened_unless_it_was_asked_for
 @pytest.mark.parametrize(("request_", "message"), [
     (PlanRequest(device="zcu999"), r"unknown device 'zcu999'; known are zcu104, kv260"),
     (PlanRequest(device="kv260", rows=64, lanes=64),
-     r"kv260 is too small: R = 64, T = 64 and 64 tokens need 32,896 DSPs; of its 1,248, 1,185 are usable"),
+     r"kv260 is too small: R = 64, T = 64 and 64 tokens need 16,512 DSPs; of its 1,248, 1,185 are usable"),
     (PlanRequest(rows=65), r"units must be 1 to 64, not 65"),
     (PlanRequest(rows=0), r"units must be 1 to 64, not 0"),
     (PlanRequest(lanes=-1), r"lanes must be 1 to 64, not -1"),

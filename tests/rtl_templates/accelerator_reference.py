@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressor.intops import requantize
-from rtl_templates.array_spec import AcceleratorSpec, ArraySpec, PoolStorage
+from rtl_templates.array_spec import AcceleratorSpec, Accumulation, ArraySpec, PoolStorage
 from rtl_templates.program_format import Opcode
 from rtl_templates.slot_assignment import SlotAssignment
 
@@ -20,9 +20,11 @@ def balanced_masks(patterns, slots, seed=0):
     return masks
 
 
-def small_spec(*, units=2, lanes=2, slots=2, bus_bits=64, patterns=8, storage=PoolStorage.ROM, **sizes):
+def small_spec(*, units=2, lanes=2, slots=2, bus_bits=64, patterns=8, storage=PoolStorage.ROM,
+               accumulation=Accumulation.TREE, **sizes):
     """A small accelerator; ``sizes`` override the sizes around the array."""
     array = ArraySpec(units=units, lanes=lanes, storage=storage, accumulator_bits=24,
+                      accumulation=accumulation,
                       assignment=SlotAssignment.balanced(balanced_masks(patterns, slots), slots))
     sizes = {"activation_words": 128, "tile_ksteps": 24, "column_bits": 6, "program_depth": 16} | sizes
     return AcceleratorSpec(array=array, bus_bits=bus_bits, **sizes)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rtl_templates.accelerator import emit_verilog
-from rtl_templates.array_spec import PoolStorage
+from rtl_templates.array_spec import Accumulation, PoolStorage
 from rtl_templates.program_format import Descriptor, Opcode, Unit
 from rtl_templates.register_map import Status
 from tests.rtl_templates.accelerator_bench import configure, fill, lite_write, run_program, run_programs
@@ -88,6 +88,8 @@ def test_random_stalls(bus_bits, seed):
     {"bus_bits": 512, "lanes": 16, "units": 8},
     {"storage": PoolStorage.RAM},
     {"storage": PoolStorage.STREAM, "patterns": 20},
+    {"accumulation": Accumulation.PAIRED, "lanes": 4, "bus_bits": 128},
+    {"accumulation": Accumulation.PAIRED, "storage": PoolStorage.RAM},
 ], ids=lambda sizes: "-".join(f"{name}{value}" for name, value in sizes.items()))
 def test_shapes(sizes):
     rng = np.random.default_rng(2)

@@ -23,6 +23,7 @@ def balanced_assignment(slots, patterns, rng):
        accumulation=st.sampled_from(Accumulation), extreme=st.booleans())
 def test_balanced_pools(seed, slots, units, lanes, storage, patterns, accumulation, extreme):
     rng = np.random.default_rng(seed)
+    lanes += lanes % 2 if accumulation is Accumulation.PAIRED else 0
     spec = ArraySpec(units=units, lanes=lanes, assignment=balanced_assignment(slots, patterns, rng),
                      storage=storage, accumulation=accumulation, accumulator_bits=int(rng.integers(22, 33)))
     passes = [random_pass(spec, rng, ksteps=int(rng.integers(1, 9)), words=int(rng.integers(1, units + 1)),
@@ -34,16 +35,17 @@ def test_balanced_pools(seed, slots, units, lanes, storage, patterns, accumulati
 def test_back_to_back_passes_of_the_shortest_length(accumulation):
     """Full-length drains with no cycle to spare: passes of 4 * words K-steps, then a short one."""
     rng = np.random.default_rng(3)
-    spec = ArraySpec(units=2, lanes=1, assignment=balanced_assignment(2, 4, rng), accumulation=accumulation,
+    spec = ArraySpec(units=2, lanes=2, assignment=balanced_assignment(2, 4, rng), accumulation=accumulation,
                      accumulator_bits=24)
     check_passes(spec, [random_pass(spec, rng, ksteps=k, words=w)
                         for k, w in ((8, 2), (8, 2), (8, 1), (4, 1), (4, 2), (1, 2), (1, 2))])
 
 
-def test_sums_use_the_full_width_of_the_accumulator():
+@pytest.mark.parametrize("accumulation", Accumulation)
+def test_sums_use_the_full_width_of_the_accumulator(accumulation):
     """520 K-steps of the largest products reach 2**24 and more; a narrower sum would wrap."""
-    spec = ArraySpec(units=1, lanes=1, assignment=SlotAssignment.balanced(np.ones((1, 16)), 4),
-                     accumulator_bits=27)
+    spec = ArraySpec(units=1, lanes=2, assignment=SlotAssignment.balanced(np.ones((1, 16)), 4),
+                     accumulator_bits=27, accumulation=accumulation)
     one = random_pass(spec, np.random.default_rng(0), ksteps=520, words=1)
     one.weights[:], one.activations[:] = -127, 127
     assert one.sums(spec).min() == -127 * 127 * 4 * 520 < -2**25 + 2**16
@@ -74,6 +76,12 @@ def test_any_pattern_hardware_runs_a_pool_it_was_not_made_for(storage):
                                 assignment=SlotAssignment.any_pattern(rng.permutation(candidates)[:8], 2))
                       for _ in range(2))
     check_passes(runs, [random_pass(runs, rng, ksteps=24, words=2)], hardware=made_for)
+
+
+def test_lanes_are_paired_two_by_two():
+    with pytest.raises(ValueError, match="even number"):
+        ArraySpec(units=1, lanes=3, assignment=SlotAssignment.balanced(np.ones((1, 16)), 4),
+                  accumulation=Accumulation.PAIRED)
 
 
 def test_dsp_accumulation_needs_a_balanced_pool():

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from rtl_templates.array_spec import Accumulation
 from rtl_templates.program_format import Descriptor, Opcode, Unit
 from rtl_templates.timing import NominalMemory, Timing, predict
 from tests.rtl_templates.accelerator_bench import run_program
@@ -82,6 +83,8 @@ def test_memory_bound_beyond_the_fifo():
     {"lanes": 4, "units": 4, "bus_bits": 128, "slots": 4},
     {"lanes": 6, "units": 4, "bus_bits": 64},
     {"lanes": 16, "units": 8, "bus_bits": 512},
+    {"accumulation": Accumulation.PAIRED, "lanes": 4, "bus_bits": 128},
+    {"accumulation": Accumulation.PAIRED, "slots": 4, "units": 4, "lanes": 4, "bus_bits": 128},
 ], ids=lambda sizes: "-".join(f"{name}{value}" for name, value in sizes.items()))
 def test_shapes(sizes):
     tiles = [(2, 12), (1, 3), (2, 7)]

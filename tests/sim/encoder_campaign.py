@@ -79,7 +79,7 @@ def draw_design(seed):
         "bus_bits": choose(None, 64, 128),
         "tokens": bundle["max_tokens"],
         "storage": choose(None, PoolStorage.RAM, PoolStorage.STREAM) if structure != "nm" else None,
-        "accumulation": choose(None, None, Accumulation.DSP) if pool == "row" else None}
+        "accumulation": choose(None, *Accumulation) if pool == "row" else None}
     return Design(seed=seed, pool=pool, bundle=bundle, request=request)
 
 
