@@ -26,7 +26,7 @@ from rtl_templates.slot_assignment import SlotAssignment
 ACCUMULATOR_BITS = 28
 """Width that the other engines were measured with."""
 
-LUT_GOAL = {("xcup", "tree"): 31, ("xc7", "dsp"): 10}
+LUT_GOAL = {("xcup", "tree"): 31, ("xcup", "paired"): 22, ("xc7", "dsp"): 10}
 """LUTs a multiplier of the row-balanced array that the design allows."""
 
 
@@ -72,6 +72,7 @@ def unit_cases(lanes):
     balanced, dense = "row-balanced", "dense, 16 multipliers"
     for names, family, accumulation, use_dsp in (
             (kinds, "xcup", Accumulation.TREE, True),
+            ((balanced, dense), "xcup", Accumulation.PAIRED, True),
             ((balanced, dense), "xcup", Accumulation.TREE, False),
             ((balanced, dense), "xc7", Accumulation.TREE, True),
             ((balanced, dense), "xc7", Accumulation.DSP, True)):
@@ -85,7 +86,8 @@ def unit_cases(lanes):
 def part_cases(lanes, units):
     """What stands around the units of a row-balanced array, and the array in one piece."""
     assignment, storage = assignments()["row-balanced"]
-    for accumulation, family in ((Accumulation.TREE, "xcup"), (Accumulation.DSP, "xc7")):
+    for accumulation, family in ((Accumulation.TREE, "xcup"), (Accumulation.PAIRED, "xcup"),
+                                 (Accumulation.DSP, "xc7")):
         spec = ArraySpec(units=units, lanes=lanes, assignment=assignment, storage=storage,
                          accumulation=accumulation, accumulator_bits=ACCUMULATOR_BITS)
         for name, component in (("pattern decoder of one unit", PatternDecoder),
@@ -129,7 +131,8 @@ def part_table(measured):
 
 def sums_in(case):
     """Where the accumulators are."""
-    return "DSP" if case.spec.accumulation is Accumulation.DSP else "LUT"
+    return {Accumulation.TREE: "LUT", Accumulation.DSP: "DSP",
+            Accumulation.PAIRED: "DSP of two lanes"}[case.spec.accumulation]
 
 
 def table(head, rows):
@@ -155,6 +158,11 @@ def comparison(measured):
         if goal:
             each = ours.lut_sites / case.spec.multipliers
             facts.append(f"{each:.1f} LUTs a multiplier ({'within' if each <= goal else 'ABOVE'} {goal})")
+        if case.spec.accumulation is Accumulation.PAIRED:
+            other = found["dense", family, "tree", use_dsp][1]
+            facts.append("against a dense unit that does not pair lanes "
+                         f"{ours.lut_sites / other.lut_sites:.2f} of the LUTs and "
+                         f"{ours.dsp / other.dsp:.2f} of the DSPs")
         lines.append(f"* {where}: {', '.join(facts)}.")
     return "\n".join(lines)
 
@@ -174,6 +182,8 @@ Written by `python benchmarks/array_resources.py`. Every figure is **synthesized
 family (`xcup`: UltraScale+, `xc7`: 7 series); nothing was placed, and no vendor tool was run. *LUT* is the
 number of LUT6 sites by our count (`hwgen.synthesis.Resources`), an upper estimate that Yosys itself does not
 give. On `xcup` Yosys puts only the bare multiplier into a DSP; on `xc7` it packs registers and sums too.
+Where two lanes share a DSP, DSP48E2 are instantiated: one computes `((a1 << 18) + a0) * w` of two lanes, the
+cascade adds the slots of a row, the last one accumulates; LUTs count how often the low lane runs over.
 Multipliers are int8 x int8, accumulators {bits} bits wide.
 
 ## Block units: decode, multiplexers, multipliers, adders, accumulators
@@ -192,7 +202,8 @@ Row-balanced against dense, at the same dense-equivalent throughput:
 
 The dense unit sums four products before each accumulator, the sparse one two. So where multipliers and sums
 are free (in DSPs), the saved half is paid for with the multiplexers, 8 LUTs a multiplier; where they are
-LUTs, nearly half of everything is saved.
+LUTs, nearly half of everything is saved. In paired lanes a row of a dense unit has as many counters as a
+row of a sparse one, and no multiplexers.
 
 ## Around the units
 

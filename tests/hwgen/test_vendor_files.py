@@ -13,6 +13,7 @@ import yaml
 from hwgen.devices import DEVICES
 from hwgen.verilog import tidy
 from rtl_templates.accelerator import emit_verilog
+from rtl_templates.emission import SYNTHESIS_MACRO
 from rtl_templates.register_map import REGISTERS, address_of
 from tests.hwgen.vendor_build import write_files
 from tests.rtl_templates.accelerator_reference import small_spec
@@ -89,6 +90,7 @@ def test_synthesis_has_the_devices_part_and_clock(build):
     calls = run(build / "vivado" / "synth_ooc.tcl")
     (synthesis,) = [words for words in calls if words[0] == "synth_design"]
     assert DEVICES["kv260"].part in synthesis
+    assert synthesis[-2:] == ["-verilog_define", SYNTHESIS_MACRO]
     assert [words for words in calls if words[0] == "route_design"]
     assert not [words for words in run(build / "vivado" / "synth_ooc.tcl", argv="synth")
                 if words[0] == "route_design"]

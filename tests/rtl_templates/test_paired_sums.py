@@ -87,7 +87,7 @@ def test_random_passes_with_idle_cycles(slots, extreme):
     assert run_ksteps(slots, 28, ksteps) == list(expected_sums(ksteps))
 
 
-@pytest.mark.parametrize("signs", itertools.product((-128, 127), repeat=3))
+@pytest.mark.parametrize("signs", list(itertools.product((-128, 127), repeat=3)))
 def test_the_largest_steps_wrap_as_often_as_they_must(signs):
     """300 K-steps of the largest products: 2**16 a K-step is the most that four slots can add."""
     ksteps = [(*([value] * 4 for value in signs), 1, int(k == 0)) for k in range(300)]
