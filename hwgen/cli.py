@@ -157,6 +157,7 @@ def synth_command(directory, family, placing, seeds, as_json):
         if family is not None:
             raise ToolError(f"--family {family} cannot be placed here; --place is for {lattice.DEVICE.part}")
         verilog_files(directory)  # raises for a build without
+        _refuse_without_dsp48e2(plan, lattice.DEVICE.family)
         with progress_bar() as bar:
             task = bar.add_task("hwgen synth", total=None)
             placement = place(directory, range(1, seeds + 1),
@@ -169,9 +170,7 @@ def synth_command(directory, family, placing, seeds, as_json):
         return
     device = DEVICES.get(plan.device)
     family = family or (device.family if device and device.family in FAMILIES else FAMILIES[0])
-    if plan.spec.array.accumulation is Accumulation.PAIRED and family != "xcup":
-        raise PlanError(f"{directory} pairs lanes in DSP48E2, which family {family} does not have; "
-                        "synthesize it for xcup or build it with --accumulation tree")
+    _refuse_without_dsp48e2(plan, family)
     files = verilog_files(directory)
     with progress_bar() as bar:
         bar.add_task(f"yosys, {family}; minutes for large arrays", total=None)
@@ -201,6 +200,12 @@ def report_command(directory, as_json):
     click.echo(f"{directory / 'report' / 'index.html'}")
     for one in data["missing"]:
         click.echo(f"  {one['what']}: {one['command']}")
+
+
+def _refuse_without_dsp48e2(plan, family):
+    if plan.spec.array.accumulation is Accumulation.PAIRED and family != "xcup":
+        raise PlanError(f"this build pairs lanes in DSP48E2, which family {family} does not have; "
+                        "synthesize it for xcup, or build it with --accumulation tree")
 
 
 @main.command("doctor")

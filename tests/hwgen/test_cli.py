@@ -147,6 +147,16 @@ def test_synth_prints_totals_and_counts_per_mac(hwgen, models, tmp_path, monkeyp
     assert (result["family"], result["lut_cells"], result["per_mac"]["lut_cells"]) == ("xcup", 640, 10)
 
 
+@pytest.mark.parametrize("arguments", [("--family", "xc7"), ("--place",)])
+def test_paired_lanes_are_synthesized_only_where_there_is_a_dsp48e2(hwgen, models, tmp_path, arguments):
+    hwgen("build", "--model", models / "balanced.pt", "--out", tmp_path / "out", "--rows", 2, "--lanes", 4,
+          "--accumulation", "paired")
+    code, _, err = hwgen("synth", tmp_path / "out", *arguments)
+    assert code == 1
+    assert "pairs lanes in DSP48E2, which family" in err
+    assert "--accumulation tree" in err
+
+
 def test_synth_places(hwgen, models, tmp_path, monkeypatch):
     seen = []
 
