@@ -13,7 +13,6 @@ from hwgen.packaging import build
 from hwgen.planner import PlanRequest
 from sim.harness import build_harness
 from sim.open_build import open_build
-from sim.results import problems
 from sim.runner import SIM_DIRECTORY, SimulationRequest, simulate
 from tests.bundles import bert_base_layer_bundle
 
@@ -43,7 +42,7 @@ def main():
     print(f"{opened.plan.spec.array.multipliers} MACs: generated in {generated:.1f} s, "
           f"compiled in {compiled:.1f} s, {result.cycles:,} cycles in {result.wall_seconds:.2f} s: "
           f"{speed:,.0f} cycles a second of processor time (target {TARGET_CYCLES_PER_SECOND:,}: {verdict})")
-    return int(bool(problems(result)))
+    return int(bool(result.problems()))
 
 
 if __name__ == "__main__":

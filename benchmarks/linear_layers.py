@@ -16,7 +16,6 @@ from hwgen.packaging import build
 from hwgen.planner import PlanRequest
 from hwgen.program import linear_program
 from sim.open_build import open_build
-from sim.results import problems
 from sim.runner import SimulationRequest, simulate
 from tests.bundles import random_bundle
 
@@ -82,7 +81,7 @@ def main():
                 print(f"{multipliers:6}  {structure:9}  {result.words:9,}  {result.mismatches:5}  "
                       f"{result.cycles:11,}  {result.predicted_cycles:11,}  {result.utilization:11.4f}  "
                       f"{result.cycles / result.cpu_seconds:9,.0f}")
-                failed |= bool(problems(result))
+                failed |= bool(result.problems())
             speedup = dense.cycles / pattern.cycles
             print(f"{multipliers:6}  utilization {verdict(pattern.utilization, TARGET_UTILIZATION)}; "
                   f"dense / pattern cycles {verdict(speedup, TARGET_SPEEDUP)}", flush=True)

@@ -92,6 +92,8 @@ _FILES_OF = {
                "| `registers/accelerator.html` | the register map, readable |\n"
                "| `registers/accelerator.rdl`, `registers/accelerator.xml`, `registers/accelerator.h`, "
                "`registers/accelerator_registers.py` | the same as SystemRDL, IP-XACT, C and Python |\n"
+               "| `registers/test_registers.py`, `registers/Makefile` | cocotb test of every register and "
+               "field: `make -C registers` |\n"
                "| `component.xml` | Vivado IP: add this directory to `ip_repo_paths` |\n"
                "| `vivado/package_ip.tcl` | packages the IP anew with Vivado's own checks |\n"
                "| `vivado/synth_ooc.tcl`, `vivado/constraints.xdc` | synthesis, placement and routing out of "
@@ -106,6 +108,8 @@ _FILES_OF = {
                "| `ecp5/Makefile`, `ecp5/synth.ys`, `ecp5/accelerator_chain.v` | Yosys and nextpnr for an "
                "ECP5, with a shift chain around the accelerator; `hwgen synth --place` runs them |\n"
                "| `accelerator.core` | FuseSoC core with targets `lint`, `vivado`, `quartus` |\n"
+               "| `edalize/make_project.py`, `edalize/vivado.eda.yml`, `edalize/quartus.eda.yml` | make a "
+               "Vivado or Quartus project with edalize |\n"
                "| `litex/accelerator_litex.py` | LiteX module |\n",
     "hls": "| `hls/` | the same accelerator as Vitis HLS C++; `make -C hls` runs its testbenches with g++ on "
            "the golden vectors in `hls/vectors`, `vitis_hls -f run_hls.tcl` synthesizes it |\n",

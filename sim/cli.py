@@ -10,7 +10,7 @@ from hwgen.results import timeline_path
 from sim.command import finish, keep, one_line_errors, progress_bars
 from sim.harness import MemoryTiming
 from sim.recording import WAVE_CYCLES, Recording
-from sim.results import breakdown_text, problems
+from sim.results import breakdown_text
 
 
 class CycleRange(click.ParamType):
@@ -68,7 +68,7 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
     Exit code 1 if a word differs, or if the cycles are not those that were predicted.
     """
     from sim.encoder_run import EncoderRequest, simulate_encoder
-    from sim.hls_run import HlsResult, hls_problems, hls_text, simulate_hls_encoder, simulate_hls_layers
+    from sim.hls_run import HlsResult, hls_text, simulate_hls_encoder, simulate_hls_layers
     from sim.open_build import open_build
     from sim.runner import SimulationRequest, simulate
 
@@ -103,8 +103,7 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
     keep(opened, kind, {"bench": bench, "layers": layers, "every_layer": every_layer, "data": str(data),
                         "limit": limit, "tokens": tokens, "stalls": stalls, "read_latency": read_latency,
                         "write_latency": write_latency, "seed": seed}, result, timeline)
-    text, faults = (hls_text, hls_problems) if isinstance(result, HlsResult) else (result_text, problems)
-    finish(result, text, faults, as_json)
+    finish(result, hls_text if isinstance(result, HlsResult) else result_text, as_json)
 
 
 def _warn_of_changes(build):

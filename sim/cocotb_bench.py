@@ -42,11 +42,14 @@ def run_cocotb(verilog, case, directory, *, simulator="verilator", tests=None, s
     Parameters
     ----------
     verilog : Path
-    case : sim.case.BenchCase
+    case : sim.case.BenchCase or None
+        Its file is named in the environment variable HWGEN_CASE; None for tests that need none.
     directory : Path
         Build directory of this Verilog file and simulator.
     simulator : str
         ``verilator`` or ``icarus``.
+    module, top : str
+        Python module with the tests, and the Verilog module they run on.
     tests : str, optional
         Regular expression that a test's name must match; all tests unless given.
     stalls : sequence of int
@@ -75,7 +78,10 @@ def run_cocotb(verilog, case, directory, *, simulator="verilator", tests=None, s
     with tempfile.TemporaryDirectory(dir=directory, prefix="run-") as name, _environment():
         run_directory = Path(name)
         log, report = run_directory / "log", run_directory / "report"
-        case.save(run_directory / "case.npz")
+        environment = {"HWGEN_REPORT": str(report), "HWGEN_STALLS": ",".join(map(str, stalls))}
+        if case is not None:
+            case.save(run_directory / "case.npz")
+            environment["HWGEN_CASE"] = str(run_directory / "case.npz")
         runner = get_runner(simulator)
         runner.log.setLevel(logging.ERROR)
         try:
@@ -88,8 +94,7 @@ def run_cocotb(verilog, case, directory, *, simulator="verilator", tests=None, s
             runner.test(test_module=module, hdl_toplevel=top, hdl_toplevel_lang="verilog",
                         build_dir=directory, test_dir=run_directory, results_xml=str(results), log_file=log,
                         test_filter=tests, timescale=("1ns", "1ps"),
-                        extra_env={"HWGEN_CASE": str(run_directory / "case.npz"), "HWGEN_REPORT": str(report),
-                                   "HWGEN_STALLS": ",".join(map(str, stalls))})
+                        extra_env=environment)
         except (RuntimeError, SystemExit) as error:
             if not results.exists():
                 raise SimulationError(f"{simulator} ended without results:\n{_tail(log)}") from error

@@ -39,7 +39,7 @@ def keep(build, kind, request, result, timeline=None):
     build : sim.open_build.OpenBuild
     kind, request
         As in :func:`hwgen.results.record`.
-    result : has ``to_dict()``
+    result : sim.results.Result
     timeline : Path, optional
         Picture of the units over time that was drawn of it.
     """
@@ -49,20 +49,18 @@ def keep(build, kind, request, result, timeline=None):
     refresh_report(build.directory, build.bundle)
 
 
-def finish(result, text, problems, as_json):
+def finish(result, text, as_json):
     """Print a result and what is wrong with it; exit code 1 unless it passed.
 
     Parameters
     ----------
-    result : has ``passed`` and ``to_dict()``
+    result : sim.results.Result
     text : callable(result)
         What is printed without ``as_json``.
-    problems : callable(result)
-        Lines for standard error.
     as_json : bool
     """
     click.echo(json.dumps(result.to_dict()) if as_json else text(result))
-    for line in problems(result):
+    for line in result.problems():
         click.echo(f"FAILED: {line}", err=True)
     if not result.passed:
         sys.exit(1)

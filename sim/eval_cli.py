@@ -21,14 +21,14 @@ def evaluate_command(build, data, limit, sequences, as_json):
 
     Exit code 1 if the Verilog differs from the golden model in a word.
     """
-    from sim.evaluation import evaluate, problems
+    from sim.evaluation import evaluate
     from sim.open_build import open_build
 
     with one_line_errors(as_json), progress_bars() as progress:
         opened = open_build(build)
         result = evaluate(opened, data, limit=limit, sequences=sequences, progress=progress)
     keep(opened, "evaluation", {"data": str(data), "limit": limit}, result)
-    finish(result, evaluation_text, problems, as_json)
+    finish(result, evaluation_text, as_json)
 
 
 def evaluation_text(result):

@@ -1,6 +1,6 @@
 """Accuracy of a build: the task's rows through the simulated Verilog, the golden model and torch."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from compressor.task_files import TaskError, read_rows
 from compressor.tasks import TASKS, checked_rows
 from sim.activity import cycle_breakdown
 from sim.encoder_run import EncoderBench
+from sim.results import Result
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationResult:
+class EvaluationResult(Result):
     """What the rows of a task gave.
 
     Parameters
@@ -58,24 +59,14 @@ class EvaluationResult:
     wall_seconds: float
     sentences_per_second: float
 
-    @property
-    def passed(self):
-        """Verilog and golden model agree in every word."""
-        return not problems(self)
-
-    def to_dict(self):
-        """Plain values, for JSON."""
-        return {"passed": self.passed, **asdict(self)}
-
-
-def problems(result):
-    """What is wrong, one line each; empty if Verilog and golden model agree."""
-    lines = [] if result.words else ["no output word was compared"]
-    for found, of, what in ((result.word_mismatches, result.words, "output words"),
-                            (result.prediction_mismatches, result.rows, "predictions")):
-        if found:
-            lines.append(f"{found:,} of {of:,} {what} differ from the golden model")
-    return lines
+    def problems(self):
+        """What is wrong, one line each; empty if Verilog and golden model agree in every word."""
+        lines = [] if self.words else ["no output word was compared"]
+        for found, of, what in ((self.word_mismatches, self.words, "output words"),
+                                (self.prediction_mismatches, self.rows, "predictions")):
+            if found:
+                lines.append(f"{found:,} of {of:,} {what} differ from the golden model")
+        return lines
 
 
 def evaluate(build, data, *, limit=64, sequences=8, progress=None):

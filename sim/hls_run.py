@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from hwgen.program import linear_program
 from sim.encoder_run import encoder_inputs
 from sim.hls_bench import compile_bench
 from sim.open_build import choose_layers
+from sim.results import Result
 from sim.runner import vector_sets
 from sim.vectors import Comparison, compare_words
 
@@ -38,7 +39,7 @@ class HlsPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HlsResult:
+class HlsResult(Result):
     """A C simulation. Keys are those of the Verilog benches, where they mean something here.
 
     Parameters
@@ -74,14 +75,17 @@ class HlsResult:
     cycles: None = None
     cosimulation: str = COSIMULATION
 
-    @property
-    def passed(self):
-        """Every word equal to the golden model."""
-        return self.words > 0 and self.mismatches == 0
+    def problems(self):
+        """What is wrong, one line each; empty if every word equals the golden model.
 
-    def to_dict(self):
-        """Plain values, for JSON."""
-        return {"passed": self.passed, **asdict(self)}
+        The first mismatches are named, at most ten of them.
+        """
+        if not self.words:
+            return ["no output word was compared"]
+        if not self.mismatches:
+            return []
+        return [f"{self.mismatches:,} of {self.words:,} output words differ from the golden model",
+                *[part.first_mismatch for part in self.layers if part.first_mismatch][:10]]
 
 
 def simulate_hls_layers(build, request, *, progress=None, include=None):
@@ -103,25 +107,20 @@ def simulate_hls_layers(build, request, *, progress=None, include=None):
     ------
     PlanError, TaskError, BundleError, BuildError, ToolError, SimulationError
     """
-    progress = progress or (lambda what, done, total: None)
     plan = build.plan
     names = choose_layers(plan, request.layers)
     program = linear_program(plan, names, request.tokens)
     indices = {layer.name: index for index, layer in enumerate(plan.layers)}
-    progress("compiling", 0, 0)
-    bench = compile_bench(build, "tb_linear", include=include)
-    found, runs, wall = {name: [] for name in names}, 0, 0.0
-    for vectors in vector_sets(build, program, request):
-        progress(f"run {runs + 1}", runs, request.limit)
-        with tempfile.TemporaryDirectory(prefix="hwgen-hls-") as scratch:
-            cases = [LinearCase(layer=indices[name], name=f"linear{indices[name]}", x=vectors[name].x,
-                                y=vectors[name].y) for name in names]
-            write_linear_cases(cases, build.lanes, scratch)
-            wall += _timed(bench, scratch)
-            for name, case in zip(names, cases, strict=True):
-                found[name].append(compare_words(name, _output(scratch, case.name), case.y, build.lanes))
-        runs += 1
-    return _result(found, request.data, runs, program.tokens, wall)
+    runs = _Runs(build, progress, include)
+    bench = runs.compile("tb_linear")
+    for index, vectors in enumerate(vector_sets(build, program, request)):
+        runs.progress(f"run {index + 1}", index, request.limit)
+        cases = [LinearCase(layer=indices[name], name=f"linear{indices[name]}", x=vectors[name].x,
+                            y=vectors[name].y) for name in names]
+        outputs = runs.run(bench, write_linear_cases, cases, [case.name for case in cases])
+        for name, case, output in zip(names, cases, outputs, strict=True):
+            runs.add(compare_words(name, output, case.y, build.lanes), name)
+    return runs.result(request.data, index + 1, program.tokens)
 
 
 def simulate_hls_encoder(build, request, *, progress=None, include=None):
@@ -142,43 +141,78 @@ def simulate_hls_encoder(build, request, *, progress=None, include=None):
     ------
     PlanError, TaskError, BundleError, BuildError, ToolError, SimulationError
     """
-    progress = progress or (lambda what, done, total: None)
     tokens = build.plan.tokens if request.tokens is None else request.tokens
     build.plan.groups(tokens)  # refuses what does not fit
-    progress("compiling", 0, 0)
-    bench = compile_bench(build, "tb_encoder", include=include)
-    operators = compile_bench(build, "tb_operators", include=include) if request.every_layer else None
+    runs = _Runs(build, progress, include)
+    bench = runs.compile("tb_encoder")
+    operators = runs.compile("tb_operators") if request.every_layer else None
     x, lengths = encoder_inputs(build, request, tokens)
-    found, wall = {"encoder": []}, 0.0
     for start in range(0, len(x), request.sequences):
         part = slice(start, start + request.sequences)
-        progress(f"run {start + 1}", start, len(x))
+        runs.progress(f"run {start + 1}", start, len(x))
         golden = build.bundle.encoder.compute(x[part], lengths[part])
-        with tempfile.TemporaryDirectory(prefix="hwgen-hls-") as scratch:
-            case = EncoderCase(name="encoder", x=x[part], y=golden, lengths=lengths[part])
-            write_encoder_case(case, build.lanes, scratch)
-            wall += _timed(bench, scratch)
-            outputs = np.split(_output(scratch, case.name), len(golden))
-        found["encoder"] += [compare_words("encoder", one, expected, build.lanes)
-                             for one, expected in zip(outputs, golden, strict=True)]
+        case = EncoderCase(name="encoder", x=x[part], y=golden, lengths=lengths[part])
+        (output,) = runs.run(bench, write_encoder_case, case, [case.name])
+        for one, expected in zip(np.split(output, len(golden)), golden, strict=True):
+            runs.add(compare_words("encoder", one, expected, build.lanes), "encoder")
     if operators:
-        for index, length in enumerate(lengths):
-            wall += _run_operators(build, operators, x[index], int(length), found)
-    return _result(found, request.data, len(x), tokens, wall)
+        for one, length in zip(x, lengths, strict=True):
+            _run_operators(runs, operators, one, int(length))
+    return runs.result(request.data, len(x), tokens)
 
 
-def _run_operators(build, bench, x, length, found):
-    """Run every operator on one sequence's tensors, add the comparisons to ``found``; seconds taken."""
+def _run_operators(runs, bench, x, length):
+    """Run every operator of every layer on the golden tensors of one sequence."""
+    build = runs.build
     cases = list(operator_cases(build.bundle.encoder, x.astype(np.int64), length))
-    with tempfile.TemporaryDirectory(prefix="hwgen-hls-") as scratch:
-        write_operator_cases(cases, build.lanes, scratch)
-        wall = _timed(bench, scratch)
-        for case in cases:
-            name = f"{build.plan.attention[case.layer].name}: {case.operator}"
-            compare = _compare_map if case.y.ndim == 3 else compare_words
-            found.setdefault(name, []).append(
-                compare(name, _output(scratch, case.name), case.y, build.lanes))
-    return wall
+    outputs = runs.run(bench, write_operator_cases, cases, [case.name for case in cases])
+    for case, output in zip(cases, outputs, strict=True):
+        name = f"{build.plan.attention[case.layer].name}: {case.operator}"
+        compare = _compare_map if case.y.ndim == 3 else compare_words
+        runs.add(compare(name, output, case.y, build.lanes), name)
+
+
+class _Runs:
+    """Compiles testbenches of a build, runs them and adds up comparisons and seconds."""
+
+    def __init__(self, build, progress, include):
+        self.build, self.include = build, include
+        self.progress = progress or (lambda what, done, total: None)
+        self.comparisons, self.wall_seconds = {}, 0.0
+
+    def compile(self, bench):
+        """Executable of a testbench: a :class:`sim.hls_bench.HlsBench`."""
+        self.progress("compiling", 0, 0)
+        return compile_bench(self.build, bench, include=self.include)
+
+    def run(self, bench, write, cases, names):
+        """Write cases by ``write(cases, lanes, folder)``, run them; returns the output bytes by name."""
+        with tempfile.TemporaryDirectory(prefix="hwgen-hls-") as scratch:
+            write(cases, self.build.lanes, scratch)
+            start = time.perf_counter()
+            bench.run(scratch)
+            self.wall_seconds += time.perf_counter() - start
+            return [np.fromfile(Path(scratch) / f"{name}.output.bin", np.uint8) for name in names]
+
+    def add(self, comparison, part):
+        """Count a comparison of a layer, an operator or the encoder."""
+        self.comparisons.setdefault(part, []).append(comparison)
+
+    def result(self, data, runs, tokens):
+        """Everything so far as an HlsResult."""
+        parts = []
+        for name, found in self.comparisons.items():
+            first = next((one.first for one in found if one.first), None)
+            parts.append(HlsPart(name=name, words=sum(one.words for one in found),
+                                 mismatches=sum(one.mismatches for one in found),
+                                 padding_values=sum(one.padding_values for one in found),
+                                 first_mismatch=str(first) if first else None))
+        return HlsResult(data=str(data), runs=runs, tokens=tokens, words=sum(part.words for part in parts),
+                         mismatches=sum(part.mismatches for part in parts),
+                         padding_values=sum(part.padding_values for part in parts),
+                         first_mismatch=next((part.first_mismatch for part in parts if part.first_mismatch),
+                                             None),
+                         wall_seconds=self.wall_seconds, layers=tuple(parts))
 
 
 def _compare_map(name, output, expected, lanes):
@@ -191,31 +225,6 @@ def _compare_map(name, output, expected, lanes):
         first = (f"{name}: word {byte // (4 * lanes)}, byte {byte % (4 * lanes)}: "
                  f"got {output.view(np.int8)[byte]}, expected {golden.view(np.int8)[byte]}")
     return Comparison(words=len(wrong), mismatches=int(wrong.sum()), padding_values=0, first=first)
-
-
-def _timed(bench, folder):
-    start = time.perf_counter()
-    bench.run(folder)
-    return time.perf_counter() - start
-
-
-def _output(folder, name):
-    return np.fromfile(Path(folder) / f"{name}.output.bin", np.uint8)
-
-
-def _result(found, data, runs, tokens, wall):
-    parts = []
-    for name, comparisons in found.items():
-        first = next((one.first for one in comparisons if one.first), None)
-        parts.append(HlsPart(name=name, words=sum(one.words for one in comparisons),
-                             mismatches=sum(one.mismatches for one in comparisons),
-                             padding_values=sum(one.padding_values for one in comparisons),
-                             first_mismatch=str(first) if first else None))
-    first = next((part.first_mismatch for part in parts if part.first_mismatch), None)
-    return HlsResult(data=str(data), runs=runs, tokens=tokens, words=sum(part.words for part in parts),
-                     mismatches=sum(part.mismatches for part in parts),
-                     padding_values=sum(part.padding_values for part in parts), first_mismatch=first,
-                     wall_seconds=wall, layers=tuple(parts))
 
 
 def hls_text(result):
@@ -231,11 +240,3 @@ def hls_text(result):
     verdict = "passed" if result.passed else "FAILED"
     lines.append(f"{verdict}: {result.words:,} output words compared, {result.mismatches:,} mismatches")
     return "\n".join(lines)
-
-
-def hls_problems(result):
-    """What is wrong with a C simulation, one line each; empty if it passed."""
-    if result.passed:
-        return []
-    lines = [f"{result.mismatches:,} of {result.words:,} output words differ from the golden model"]
-    return lines + [part.first_mismatch for part in result.layers if part.first_mismatch][:10]

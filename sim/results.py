@@ -5,6 +5,23 @@ from dataclasses import asdict, dataclass
 from sim.activity import BREAKDOWN
 
 
+class Result:
+    """What a command reports: a frozen dataclass that knows what is wrong with it."""
+
+    def problems(self):
+        """What is wrong, one line each; empty if nothing is."""
+        raise NotImplementedError
+
+    @property
+    def passed(self):
+        """Nothing is wrong."""
+        return not self.problems()
+
+    def to_dict(self):
+        """Plain values, for JSON."""
+        return {"passed": self.passed, **asdict(self)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerResult:
     """One linear layer, summed over runs.
@@ -38,7 +55,7 @@ class LayerResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimulationResult:
+class SimulationResult(Result):
     """A simulation of one or more runs; totals are over everything from start to done.
 
     Parameters
@@ -104,40 +121,31 @@ class SimulationResult:
     sequences_per_second: float
     layers: tuple[LayerResult, ...] = ()
 
-    @property
-    def passed(self):
-        """Every word and counter equal to the golden model, every cycle as predicted."""
-        return not problems(self)
+    def problems(self):
+        """What is wrong, one line each; empty if the simulation passed.
 
-    def to_dict(self):
-        """Plain values, for JSON."""
-        return {"passed": self.passed, **asdict(self)}
-
-
-def problems(result):
-    """What is wrong, one line each; empty if the simulation passed.
-
-    The first mismatch of each layer is named, at most ten of them.
-    """
-    lines = []
-    if not result.words:
-        lines.append("no output word was compared")
-    if result.mismatches:
-        lines.append(f"{result.mismatches:,} of {result.words:,} output words differ from the golden model")
-        wrong = [layer.first_mismatch for layer in result.layers if layer.first_mismatch]
-        wrong = wrong or [result.first_mismatch]
-        lines += wrong[:10] + ([f"and {len(wrong) - 10} more layers"] if len(wrong) > 10 else [])
-    if result.cycles != result.predicted_cycles:
-        lines.append(f"{result.cycles:,} cycles were simulated, {result.predicted_cycles:,} predicted")
-    seen = sum(result.breakdown.values())
-    if result.cycles != seen:
-        lines.append(f"{result.cycles:,} cycles were counted by the accelerator, {seen:,} seen by the bench")
-    if result.expected_saturations not in (None, result.saturations):
-        lines.append(f"{result.saturations:,} clipped values were counted; the golden model clips "
-                     f"{result.expected_saturations:,}")
-    if result.prediction_mismatches:
-        lines.append(f"{result.prediction_mismatches:,} times and counters differ from the prediction")
-    return lines
+        The first mismatch of each layer is named, at most ten of them.
+        """
+        lines = []
+        if not self.words:
+            lines.append("no output word was compared")
+        if self.mismatches:
+            lines.append(f"{self.mismatches:,} of {self.words:,} output words differ from the golden model")
+            wrong = [layer.first_mismatch for layer in self.layers if layer.first_mismatch]
+            wrong = wrong or [self.first_mismatch]
+            lines += wrong[:10] + ([f"and {len(wrong) - 10} more layers"] if len(wrong) > 10 else [])
+        if self.cycles != self.predicted_cycles:
+            lines.append(f"{self.cycles:,} cycles were simulated, {self.predicted_cycles:,} predicted")
+        seen = sum(self.breakdown.values())
+        if self.cycles != seen:
+            lines.append(f"{self.cycles:,} cycles were counted by the accelerator, "
+                         f"{seen:,} seen by the bench")
+        if self.expected_saturations not in (None, self.saturations):
+            lines.append(f"{self.saturations:,} clipped values were counted; the golden model clips "
+                         f"{self.expected_saturations:,}")
+        if self.prediction_mismatches:
+            lines.append(f"{self.prediction_mismatches:,} times and counters differ from the prediction")
+        return lines
 
 
 def breakdown_text(breakdown):

@@ -7,7 +7,15 @@ from hwgen.vendor.registers import LIBRARY, VENDOR, VERSION
 from hwgen.vendor.top_level import Bus, Port
 from rtl_templates.accelerator import CONTROL, INPUTS_AND_OUTPUTS, WEIGHTS
 from rtl_templates.control_registers import NUMBERS, POINTERS
-from rtl_templates.register_map import ADDRESS_BITS, Access, Register, address_of, registers
+from rtl_templates.register_map import (
+    ADDRESS_BITS,
+    Access,
+    Register,
+    Window,
+    address_of,
+    registers,
+    windows,
+)
 
 DEFAULT_DEVICE = "zcu104"
 """Part and clock of the scripts where the plan is for no AMD device."""
@@ -72,6 +80,7 @@ class AmdContext:
     bus_names: tuple[str, ...]
     masters: tuple[str, ...]
     registers: tuple[Register, ...]
+    windows: tuple[Window, ...]
     ipxact_access: dict[Access, str]
     ipxact_write: dict[Access, str]
     access_of_register: dict[str, str]
@@ -90,7 +99,8 @@ def amd_context(plan, top, generated):
         block_design_part=board.part, block_design_mhz=board.assumed_clock_mhz, families=VIVADO_FAMILIES,
         ports=top.ports, buses=top.buses, bus_names=tuple(bus.name for bus in top.buses),
         masters=tuple(bus.name for bus in top.buses if bus.kind == "master"),
-        registers=registers(plan.spec), ipxact_access=IPXACT_ACCESS, ipxact_write=IPXACT_WRITE,
+        registers=registers(plan.spec), windows=windows(plan.spec), ipxact_access=IPXACT_ACCESS,
+        ipxact_write=IPXACT_WRITE,
         access_of_register={register.name: "read-only" if register.access == "ro" else "read-write"
                             for register in registers(plan.spec)},
         control_range=1 << ADDRESS_BITS, memory_range=1 << 64, arguments=kernel_arguments())

@@ -1,4 +1,4 @@
-"""Files for open tools: a FuseSoC core, and a LiteX module."""
+"""Files for open tools: a FuseSoC core, edalize projects, and a LiteX module."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,20 @@ from hwgen.vendor.registers import LIBRARY, VENDOR, VERSION
 from hwgen.vendor.top_level import Bus
 
 QUARTUS_FAMILY, QUARTUS_DEVICE = "Arria 10", "10AX115S2F45I1SG"
-"""What the FuseSoC core's target ``quartus`` synthesizes for, as an example."""
+"""What FuseSoC and edalize synthesize for with Quartus, as an example."""
 
 FILES = {
     "accelerator.core": "fusesoc/accelerator.core",
     "litex/accelerator_litex.py": "litex/accelerator_litex.py",
+    **{f"edalize/{name}": f"edalize/{name}"
+       for name in ("vivado.eda.yml", "quartus.eda.yml", "make_project.py")},
 }
 """Path in the build, and template."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenToolsContext:
-    """Variables of the templates in ``rtl_templates/fusesoc`` and ``rtl_templates/litex``."""
+    """Variables of the templates in ``rtl_templates/fusesoc``, ``edalize`` and ``litex``."""
 
     generated: str
     configuration: str

@@ -1,4 +1,4 @@
-"""The folder ``registers/``: the register map as SystemRDL, C header, Python, HTML and IP-XACT.
+"""The folder ``registers/``: the register map as SystemRDL, C header, Python, HTML and IP-XACT, and its test.
 
 SystemRDL is made from :mod:`rtl_templates.register_map`; the PeakRDL tools make header and IP-XACT from it.
 """
@@ -22,6 +22,9 @@ from rtl_templates.register_map import (
 
 DIRECTORY = "registers"
 """Folder of a build."""
+RENDERED = ("accelerator.rdl", "accelerator_registers.py", "accelerator.html", "test_registers.py",
+            "Makefile")
+"""Files made from a template each."""
 VENDOR, LIBRARY, VERSION = "hwgen", "ip", "1.0"
 """How IP catalogues list the accelerator, with its name."""
 
@@ -67,7 +70,7 @@ def compile_rdl(path):
 def write_registers(context, directory):
     """Write the register files into a directory that does not exist yet."""
     directory.mkdir()
-    for name in ("accelerator.rdl", "accelerator_registers.py", "accelerator.html"):
+    for name in RENDERED:
         (directory / name).write_text(render(f"registers/{name}", context))
     root = compile_rdl(directory / "accelerator.rdl")
     CHeaderExporter().export(root, str(directory / "accelerator.h"))

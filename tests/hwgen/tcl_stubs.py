@@ -9,6 +9,7 @@ IPX = "ipx::"
 COMMANDS = {
     "create_project": {"-in_memory", "-part", "-force"}, "close_project": set(), "current_project": set(),
     "current_fileset": set(), "add_files": {"-norecurse"}, "update_compile_order": {"-fileset"},
+    "project_new": {"-overwrite"}, "get_filesets": set(),
     "set_property": {"-dict"}, "get_files": set(), "update_ip_catalog": set(),
     f"{IPX}package_project": {"-root_dir", "-vendor", "-library", "-taxonomy", "-import_files", "-force"},
     f"{IPX}current_core": set(), f"{IPX}associate_bus_interfaces": {"-busif", "-clock", "-reset"},
@@ -37,7 +38,8 @@ COMMANDS = {
 """Options of each command."""
 
 PROPERTIES = {
-    "top", "name", "version", "display_name", "description", "slave_memory_map_ref", "base_address", "range",
+    "top", "part", "include_dirs", "source_mgmt_mode",
+    "name", "version", "display_name", "description", "slave_memory_map_ref", "base_address", "range",
     "width", "usage", "address_offset", "size", "access", "bit_offset", "bit_width", "sdx_kernel",
     "sdx_kernel_type", "ipi_drc", "ip_repo_paths",
     "CONFIG.NUM_SI", "CONFIG.NUM_MI", "CONFIG.PSU__USE__M_AXI_GP0", "CONFIG.PSU__USE__M_AXI_GP1",

@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import fields
 from importlib import resources
+from pathlib import Path
 
 import jinja2
 import jinja2.meta
@@ -117,6 +119,28 @@ def test_pragmas_name_what_is_there(built):
             text = path.read_text()
             for name in re.findall(r"#pragma HLS .*?(?:variable|port) = (\w+)", text):
                 assert len(re.findall(rf"\b{name}\b", text)) > 1 or name == "return", (path.name, name)
+
+
+def tidy(folder, *sources):
+    """A run of clang-tidy: its default checks, which the packaged one must be given by name."""
+    command = [Path(sys.executable).parent / "clang-tidy", "--quiet", "--warnings-as-errors=*",
+               "--checks=clang-diagnostic-*,clang-analyzer-*", *sources, "--", *COMPILER_FLAGS,
+               "-DSTANDARD_INTEGERS"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_clang_tidy_finds_nothing(built):
+    sources = sorted(path.name for path in (built / "hls").glob("*.cpp"))
+    assert {"encoder.cpp", "linear_layer.cpp", "tb_encoder.cpp", "tb_linear.cpp"} <= set(sources)
+    done = tidy(built / "hls", *sources)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_clang_tidy_would_find_something(tmp_path):
+    (tmp_path / "wrong.cpp").write_text("int at(const int* p) { return p ? 0 : *p; }\n")
+    done = tidy(tmp_path, "wrong.cpp")
+    assert done.returncode != 0
+    assert "clang-analyzer-core.NullDereference" in done.stdout
 
 
 def test_the_pool_is_a_constant_table(built):

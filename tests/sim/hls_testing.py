@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import cache
 
 from compressor.bundle import save_bundle
 from hwgen.packaging import build
@@ -14,6 +15,15 @@ def build_hls(directory, bundle, **request):
     save_bundle(bundle, directory / "pruned.pt")
     build(directory / "pruned.pt", directory / "build", PlanRequest(**request), emit=("hls",))
     return open_build(directory / "build")
+
+
+def hls_builds(designs, tmp_path_factory, **request):
+    """Function that builds a design by name, once; a design is the maker of a bundle and a plan request."""
+    @cache
+    def make(name):
+        bundle, sizes = designs[name]
+        return build_hls(tmp_path_factory.mktemp("hls"), bundle(), **sizes, **request)
+    return make
 
 
 def mutated(opened, directory, *changes):

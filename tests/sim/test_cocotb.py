@@ -7,7 +7,6 @@ from hwgen.program import linear_program
 from hwgen.toolchain import ToolError, find_tool
 from sim.cocotb_bench import run_cocotb
 from sim.open_build import stream_file
-from sim.results import problems
 from sim.runner import SimulationRequest, bench_case, simulate
 from sim.vectors import pack_inputs, random_vectors
 
@@ -62,6 +61,6 @@ def test_a_wrong_expectation_fails(small_build, case):
 
 def test_command_compares_in_both_benches(small_build):
     result = simulate(small_build, SimulationRequest(bench="cocotb", tokens=5, layers="*query"))
-    assert problems(result) == []
+    assert result.problems() == []
     assert result.words == 2 * int(np.ceil(5 / small_build.lanes)) * 24 // 4
     assert result.stalled_cycles > 0

@@ -6,40 +6,25 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from compressor.bundle import save_bundle
 from hwgen.cli import main
-from hwgen.packaging import build
-from hwgen.planner import PlanRequest
 from sim.cocotb_bench import run_cocotb
 from sim.encoder_case import encoder_case
 from sim.encoder_run import EncoderBench
-from sim.open_build import open_build
-from tests.bundles import random_encoder_bundle
 from tests.sim.encoder_campaign import inputs_of
 
-TOKENS, LENGTHS = 5, (5, 0, 3)
+LENGTHS = (5, 0, 3)
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    """One layer of 8 channels on the smallest array that attention can use."""
-    folder = tmp_path_factory.mktemp("tiny")
-    bundle = random_encoder_bundle(hidden=8, layers=1, heads=2, ffn=8, max_tokens=TOKENS)
-    save_bundle(bundle, folder / "pruned.pt")
-    build(folder / "pruned.pt", folder / "build", PlanRequest(rows=2, lanes=4, bus_bits=64))
-    return open_build(folder / "build")
-
-
-@pytest.fixture(scope="module")
-def case(opened):
-    x = inputs_of(np.random.default_rng(6), TOKENS, 8, len(LENGTHS))
-    with EncoderBench(opened) as bench:
+def case(tiny_encoder):
+    x = inputs_of(np.random.default_rng(6), tiny_encoder.plan.tokens, 8, len(LENGTHS))
+    with EncoderBench(tiny_encoder) as bench:
         return encoder_case(bench, x, LENGTHS)
 
 
-def test_words_reset_and_second_run(opened, case):
-    outcome = run_cocotb(opened.verilog, case, opened.directory / "sim" / "cocotb", stalls=(0, 1, 2),
-                         tests="program_is_bit_exact|second_run|share=0.3")
+def test_words_reset_and_second_run(tiny_encoder, case):
+    outcome = run_cocotb(tiny_encoder.verilog, case, tiny_encoder.directory / "sim" / "cocotb",
+                         stalls=(0, 1, 2), tests="program_is_bit_exact|second_run|share=0.3")
     assert outcome.messages == {}
     assert len(outcome.passed) == 5
     words = [layer["words"] for report in outcome.reports for layer in report["layers"].values()]
@@ -48,9 +33,9 @@ def test_words_reset_and_second_run(opened, case):
 
 
 @pytest.mark.nightly
-def test_command_compares_in_both_benches(opened):
-    result = CliRunner().invoke(main, ["sim", str(opened.directory), "--bench", "cocotb", "--stalls", "4",
-                                       "--json"])
+def test_command_compares_in_both_benches(tiny_encoder):
+    result = CliRunner().invoke(main, ["sim", str(tiny_encoder.directory), "--bench", "cocotb",
+                                       "--stalls", "4", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["passed"]
@@ -58,11 +43,11 @@ def test_command_compares_in_both_benches(opened):
     assert found["mismatches"] == 0
 
 
-def test_a_wrong_expectation_fails(opened, case):
+def test_a_wrong_expectation_fails(tiny_encoder, case):
     name, (offset, y) = list(case.outputs.items())[1]
     wrong = y.copy()
     wrong[4, 7] ^= 1
     changed = type(case)(**{**vars(case), "outputs": {**case.outputs, name: (offset, wrong)}})
-    outcome = run_cocotb(opened.verilog, changed, opened.directory / "sim" / "cocotb",
+    outcome = run_cocotb(tiny_encoder.verilog, changed, tiny_encoder.directory / "sim" / "cocotb",
                          tests="program_is_bit_exact")
     assert "encoder.layer.0, sequence 1: token 4, channel 7" in outcome.messages[outcome.failed[0]]

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import subprocess
 from dataclasses import replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +16,14 @@ from compressor.intops.fixedpoint import round_half_up_shift
 from compressor.intops.reciprocal import floor_sqrt, inverse_sqrt, normalized_quotient
 from hwgen.cli import main
 from hwgen.hls.vectors import OperatorCase, write_operator_cases
-from sim import hls_bench
 from sim.encoder_run import EncoderRequest
 from sim.hls_bench import compile_bench
-from sim.hls_run import hls_problems, simulate_hls_encoder, simulate_hls_layers
+from sim.hls_run import simulate_hls_encoder, simulate_hls_layers
 from sim.runner import SimulationRequest
 from tests.bundles import random_encoder_bundle
-from tests.sim.hls_testing import build_hls, mutated
+from tests.sim.hls_testing import hls_builds, mutated
 
 TOKENS = 11
-DESIGNS = {
-    "pattern": ({"layers": 1, "heads": 2, "hidden": 16, "ffn": 32}, {"rows": 2, "lanes": 8}),
-    "maps": ({"structure": "mixed", "map_pruning": True}, {"rows": 2, "lanes": 4}),
-    "maps by squares": ({"structure": "dense", "layers": 1, "map_pruning": True, "outliers": False},
-                        {"rows": 1, "lanes": 8}),
-}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_optimization():
-    """Compiling takes longer than running."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hls_bench, "OPTIMIZE", "-O0")
-        yield
 
 
 def squared(bundle):
@@ -48,15 +33,18 @@ def squared(bundle):
     return replace(bundle, operators=operators)
 
 
+DESIGNS = {
+    "pattern": (partial(random_encoder_bundle, layers=1, heads=2, hidden=16, ffn=32),
+                {"rows": 2, "lanes": 8}),
+    "maps": (partial(random_encoder_bundle, structure="mixed", map_pruning=True), {"rows": 2, "lanes": 4}),
+    "maps by squares": (lambda: squared(random_encoder_bundle(structure="dense", layers=1, map_pruning=True,
+                                                              outliers=False)), {"rows": 1, "lanes": 8}),
+}
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    @cache
-    def make(design):
-        arguments, request = DESIGNS[design]
-        bundle = random_encoder_bundle(**arguments)
-        bundle = squared(bundle) if design == "maps by squares" else bundle
-        return build_hls(tmp_path_factory.mktemp("encoder"), bundle, tokens=TOKENS, **request)
-    return make
+    return hls_builds(DESIGNS, tmp_path_factory, tokens=TOKENS)
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -64,7 +52,7 @@ def test_encoders_and_every_operator(built, design):
     opened = built(design)
     result = simulate_hls_encoder(opened, EncoderRequest(limit=5, sequences=3, every_layer=True))
     assert result.passed
-    assert (result.runs, result.tokens, result.mismatches, hls_problems(result)) == (5, TOKENS, 0, [])
+    assert (result.runs, result.tokens, result.mismatches, result.problems()) == (5, TOKENS, 0, [])
     layers = len(opened.plan.attention)
     assert [part.name for part in result.layers[:2]] == ["encoder", "encoder.layer.0: scores"]
     assert len(result.layers) == 1 + 6 * layers
@@ -160,7 +148,7 @@ def test_broken_operators_are_found(built, tmp_path, mutation):
     assert not result.passed
     wrong = {part.name.split(": ")[-1] for part in result.layers if part.mismatches}
     assert wrong == {"encoder", "scores", "softmax", "context", "attention_norm", "gelu", "output_norm"}
-    assert all("expected" in line for line in hls_problems(result)[1:])
+    assert all("expected" in line for line in result.problems()[1:])
 
 
 ENCODER_MUTATIONS = {

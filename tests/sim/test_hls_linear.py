@@ -3,7 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
-from functools import cache
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
@@ -13,47 +13,34 @@ from hwgen.cli import main
 from hwgen.packaging import BuildError
 from hwgen.toolchain import find_tool
 from rtl_templates.array_spec import PoolStorage
-from sim import hls_bench
-from sim.hls_run import hls_problems, simulate_hls_layers
+from sim.hls_run import simulate_hls_layers
 from sim.runner import SimulationRequest
 from tests.bundles import random_bundle
-from tests.sim.hls_testing import build_hls, mutated
+from tests.sim.hls_testing import hls_builds, mutated
 
-SIZES = {"hidden": 24, "layers": 1, "heads": 2, "ffn": 40, "max_tokens": 16}
-UNBALANCED = {"pool": build_pool("frequency", size=8, balance="none")}
+bundle = partial(random_bundle, hidden=24, layers=1, heads=2, ffn=40, max_tokens=16)
+UNBALANCED = build_pool("frequency", size=8, balance="none")
 LINEAR_DESIGNS = {
-    "pattern": ({"absent_blocks": 0.3}, {"rows": 2, "lanes": 4}),
-    "mixed": ({"structure": "mixed", "absent_blocks": 0.2}, {"rows": 4, "lanes": 2, "bus_bits": 32}),
-    "dense": ({"structure": "dense"}, {"rows": 1, "lanes": 8, "storage": PoolStorage.RAM}),
-    "unbalanced": (UNBALANCED, {"rows": 2, "lanes": 4}),
-    "unbalanced mixed": ({**UNBALANCED, "structure": "mixed"}, {"rows": 2, "lanes": 4}),
-    "keep 4": ({"pool": build_pool("greedy", size=8, keep=4)}, {"rows": 2, "lanes": 3, "bus_bits": 32}),
+    "pattern": (partial(bundle, absent_blocks=0.3), {"rows": 2, "lanes": 4}),
+    "mixed": (partial(bundle, structure="mixed", absent_blocks=0.2), {"rows": 4, "lanes": 2, "bus_bits": 32}),
+    "dense": (partial(bundle, structure="dense"), {"rows": 1, "lanes": 8, "storage": PoolStorage.RAM}),
+    "unbalanced": (partial(bundle, pool=UNBALANCED), {"rows": 2, "lanes": 4}),
+    "unbalanced mixed": (partial(bundle, pool=UNBALANCED, structure="mixed"), {"rows": 2, "lanes": 4}),
+    "keep 4": (partial(bundle, pool=build_pool("greedy", size=8, keep=4)),
+               {"rows": 2, "lanes": 3, "bus_bits": 32}),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_optimization():
-    """Compiling takes longer than running."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hls_bench, "OPTIMIZE", "-O0")
-        yield
 
 
 @pytest.fixture(scope="module")
 def linear_build(tmp_path_factory):
-    @cache
-    def make(design):
-        bundle, request = LINEAR_DESIGNS[design]
-        return build_hls(tmp_path_factory.mktemp("linear"), random_bundle(**SIZES, **bundle), tokens=13,
-                         **request)
-    return make
+    return hls_builds(LINEAR_DESIGNS, tmp_path_factory, tokens=13)
 
 
 @pytest.mark.parametrize("design", LINEAR_DESIGNS)
 def test_linear_layers(linear_build, design):
     result = simulate_hls_layers(linear_build(design), SimulationRequest(tokens=11, limit=2))
     assert result.passed
-    assert (result.mismatches, len(result.layers), hls_problems(result)) == (0, 6, [])
+    assert (result.mismatches, len(result.layers), result.problems()) == (0, 6, [])
     lanes = LINEAR_DESIGNS[design][1]["lanes"]
     assert result.words == 2 * -(-11 // lanes) * (5 * 24 + 40) // 4
     assert result.padding_values == 2 * (-11 % lanes) * (5 * 24 + 40)
@@ -76,8 +63,8 @@ def test_a_broken_linear_layer_is_found(linear_build, tmp_path, mutation):
     broken = mutated(linear_build("pattern"), tmp_path, LINEAR_MUTATIONS[mutation])
     result = simulate_hls_layers(broken, SimulationRequest(limit=4))
     assert not result.passed
-    assert "output words differ from the golden model" in hls_problems(result)[0]
-    assert "expected" in hls_problems(result)[1]
+    assert "output words differ from the golden model" in result.problems()[0]
+    assert "expected" in result.problems()[1]
 
 
 def test_the_command(linear_build):

@@ -17,7 +17,6 @@ from rtl_templates.array_spec import PoolStorage
 from sim.cli import sim
 from sim.harness import MemoryTiming, SimulationError
 from sim.open_build import open_build, stream_file
-from sim.results import problems
 from sim.runner import SimulationRequest, simulate
 from tests.sim.conftest import make_build
 
@@ -28,7 +27,7 @@ def run_command(build, *arguments):
 
 def test_every_word_and_every_cycle(small_build):
     result = simulate(small_build, SimulationRequest(limit=2))
-    assert problems(result) == []
+    assert result.problems() == []
     program = linear_program(small_build.plan)
     assert result.words == 2 * sum(tensor.bytes for tensor in program.outputs) // 16
     assert result.cycles == result.predicted_cycles == 2 * small_build.plan.predicted_cycles
@@ -41,7 +40,7 @@ def test_every_word_and_every_cycle(small_build):
 @pytest.mark.parametrize("tokens", [1, 3, 4, 9])
 def test_any_number_of_tokens(small_build, tokens):
     result = simulate(small_build, SimulationRequest(tokens=tokens))
-    assert problems(result) == []
+    assert result.problems() == []
     lanes = small_build.lanes
     rows = sum(layer.rows for layer in small_build.bundle.layers.values())
     assert result.padding_values == (-tokens % lanes) * rows
@@ -50,7 +49,7 @@ def test_any_number_of_tokens(small_build, tokens):
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_random_waits_change_no_word(small_build, seed):
     result = simulate(small_build, SimulationRequest(tokens=6, timing=MemoryTiming(stalls=seed)))
-    assert problems(result) == []
+    assert result.problems() == []
     assert result.stalled_cycles > result.cycles
     assert result.words == 2 * sum(t.bytes for t in linear_program(small_build.plan, tokens=6).outputs) // 16
 
@@ -58,12 +57,12 @@ def test_random_waits_change_no_word(small_build, seed):
 @pytest.mark.parametrize(("read", "write"), [(1, 1), (7, 30), (200, 90)])
 def test_cycles_are_predicted_for_any_latency(small_build, read, write):
     timing = MemoryTiming(read_latency=read, write_latency=write)
-    assert problems(simulate(small_build, SimulationRequest(timing=timing))) == []
+    assert simulate(small_build, SimulationRequest(timing=timing)).problems() == []
 
 
 def test_some_of_the_layers(small_build):
     result = simulate(small_build, SimulationRequest(layers="*output.dense"))
-    assert problems(result) == []
+    assert result.problems() == []
     assert [layer.name for layer in result.layers] == ["encoder.layer.0.attention.output.dense",
                                                        "encoder.layer.0.output.dense"]
 
@@ -71,7 +70,7 @@ def test_some_of_the_layers(small_build):
 def test_chained_layers(small_build):
     for tokens in (16, 5):
         program = chained_program(small_build.plan, tokens=tokens)
-        assert problems(simulate(small_build, SimulationRequest(limit=3), program=program)) == []
+        assert simulate(small_build, SimulationRequest(limit=3), program=program).problems() == []
 
 
 def test_sentences(small_build, tmp_path):
@@ -79,7 +78,7 @@ def test_sentences(small_build, tmp_path):
     (tmp_path / "data.jsonl").write_text("".join(json.dumps({"sentence": f"word{i} word{i + 1}"}) + "\n"
                                                  for i in range(3)))
     result = simulate(small_build, SimulationRequest(data=tmp_path / "data.jsonl", limit=2, tokens=5))
-    assert problems(result) == []
+    assert result.problems() == []
     assert (result.runs, result.tokens) == (2, 5)
 
 
@@ -154,7 +153,7 @@ def test_wrong_prediction_fails(small_build, monkeypatch):
                         lambda *a: replace(predict(*a), cycles=predict(*a).cycles + 1))
     result = simulate(small_build, SimulationRequest(tokens=4))
     assert not result.passed
-    assert "predicted" in problems(result)[0]
+    assert "predicted" in result.problems()[0]
 
 
 def test_broken_tile_ends_with_a_status(small_build, tmp_path):
@@ -211,8 +210,9 @@ def test_sizes_and_structures(tmp_path, structure, rows, lanes, bus_bits):
     build = make_build(tmp_path, request, hidden=40, layers=2, heads=4, ffn=72, structure=structure,
                        absent_blocks=0.3, max_tokens=16)
     for seed in (1, 2, 3):
-        assert problems(simulate(build, SimulationRequest(timing=MemoryTiming(stalls=seed), seed=seed))) == []
-    assert problems(simulate(build, SimulationRequest(), program=chained_program(build.plan))) == []
+        request = SimulationRequest(timing=MemoryTiming(stalls=seed), seed=seed)
+        assert simulate(build, request).problems() == []
+    assert simulate(build, SimulationRequest(), program=chained_program(build.plan)).problems() == []
 
 
 @pytest.mark.nightly
@@ -220,7 +220,7 @@ def test_pool_in_memory(tmp_path):
     request = PlanRequest(rows=2, lanes=4, bus_bits=64, tokens=11, storage=PoolStorage.RAM)
     build = make_build(tmp_path, request, hidden=32, layers=1, heads=4, ffn=64, max_tokens=16)
     assert build.pool
-    assert problems(simulate(build, SimulationRequest(timing=MemoryTiming(stalls=1)))) == []
+    assert simulate(build, SimulationRequest(timing=MemoryTiming(stalls=1))).problems() == []
 
 
 @pytest.mark.nightly
@@ -231,7 +231,7 @@ def test_other_pools(tmp_path, builder, keep, balance):
     pool = build_pool(builder, size=12, keep=keep, balance=balance)
     build = make_build(tmp_path, PlanRequest(rows=2, lanes=4, bus_bits=32, tokens=11), pool=pool,
                        hidden=32, layers=1, heads=4, ffn=48, max_tokens=16)
-    assert problems(simulate(build, SimulationRequest(timing=MemoryTiming(stalls=1)))) == []
+    assert simulate(build, SimulationRequest(timing=MemoryTiming(stalls=1))).problems() == []
 
 
 @pytest.mark.nightly
