@@ -29,7 +29,8 @@ from rtl_templates.array_spec import Accumulation, PoolStorage
 EXPECTED_ERRORS = (BundleError, PlanError, BuildError, ToolError, OSError)
 """Errors that end in one line; anything else is a defect and keeps its traceback."""
 
-LAZY_COMMANDS = {"sim": "sim.cli:sim", "eval": "sim.eval_cli:evaluate_command"}
+LAZY_COMMANDS = {"sim": "sim.cli:sim", "eval": "sim.eval_cli:evaluate_command",
+                 "explore": "sim.explore_cli:explore_command", "fit": "sim.explore_cli:fit_command"}
 """Commands of packages that hwgen itself must not import."""
 
 

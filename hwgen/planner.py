@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def make_plan(bundle, request=None, *, layers=None):
         If no accelerator can meet the request; the line has the numbers and what to change.
     """
     request = request or PlanRequest()
-    model = _Model(bundle, request, layers)
+    model = ModelSizes(bundle, request, layers)
     if request.device is None:
         units = DEFAULT_ROWS if request.rows is None else request.rows
         lanes = DEFAULT_LANES if request.lanes is None else request.lanes
@@ -132,7 +133,7 @@ def attention_plans(bundle):
     return tuple(plans)
 
 
-class _Model:
+class ModelSizes:
     """A bundle as the planner sees it: what does not depend on R and T, worked out once."""
 
     def __init__(self, bundle, request, names):
@@ -163,17 +164,26 @@ class _Model:
         self.accumulator_bits = self._accumulator_bits()
         self._layer_plans = {}
 
+    @cached_property
+    def kept_weights(self):
+        """Weights that the structure of each layer keeps."""
+        return [int(layer.kept(self.bundle.pool).sum()) for layer in self.layers]
+
     def layer_plans(self, units):
         """Layer plans for R block units."""
         if units not in self._layer_plans:
             self._layer_plans[units] = tuple(
                 LayerPlan(name=layer.name, role=layer.role, structure=layer.structure, rows=layer.rows,
                           inner=layer.inner, ksteps=tile_ksteps(layer, units, self.assignment.slots),
-                          kept_weights=int(layer.kept(self.bundle.pool).sum()))
-                for layer in self.layers)
+                          kept_weights=kept)
+                for layer, kept in zip(self.layers, self.kept_weights, strict=True))
         return self._layer_plans[units]
 
     def spec(self, units, lanes, tokens, device, *, overlap=True):
+        """Sizes for R, T and S, with their configuration; PlanError if they contradict each other."""
+        return with_configuration(self.sizes(units, lanes, tokens, device, overlap=overlap))
+
+    def sizes(self, units, lanes, tokens, device, *, overlap=True):
         """Sizes for R, T and S; PlanError if they contradict each other."""
         try:
             array = ArraySpec(units=units, lanes=lanes, assignment=self.assignment,
@@ -187,7 +197,7 @@ class _Model:
                 program_depth=max(16, 1 << (3 * len(plans)).bit_length()))
             if self.attention:
                 sizes |= self._encoder_sizes(sizes, tokens)
-            return with_configuration(AcceleratorSpec(**sizes))
+            return AcceleratorSpec(**sizes)
         except ValueError as error:
             raise PlanError(f"R = {units}, T = {lanes}: {error}") from error
 
@@ -280,9 +290,12 @@ class _Model:
         if self.request.bus_bits is not None:
             return self.request.bus_bits
         widest = device.bus_bits if device else min(512, max(DEFAULT_BUS_BITS, word_bits(lanes) // 2))
-        # The largest power of two that divides an activation word and the weights of a K-step.
+        return min(widest, self.widest_bus(units, lanes))
+
+    def widest_bus(self, units, lanes):
+        """The largest power of two that divides an activation word and the weights of a K-step."""
         divisor = math.gcd(word_bits(lanes), 8 * self.assignment.multipliers * units)
-        return min(widest, divisor & -divisor)
+        return divisor & -divisor
 
 
 def _resources(spec, device):
@@ -317,17 +330,17 @@ def _candidates(model, device, sizes, tokens):
             except PlanError as error:
                 refusals.append(_Refusal(math.inf, str(error), False))
                 break
-            refusal = _refusal(spec, device, tokens)
-            if refusal is None:
+            refused = refusal(spec, device, tokens)
+            if refused is None:
                 if model.least_cycles(units, lanes, tokens) <= CYCLES_TOLERANCE * fastest:
                     fitting.append(model.plan(units, lanes, tokens, device, overlap=overlap))
                     fastest = min(fastest, fitting[-1].predicted_cycles)
                 break
-            refusals.append(refusal)
+            refusals.append(refused)
     return fitting, refusals
 
 
-def _refusal(spec, device, tokens):
+def refusal(spec, device, tokens):
     """Why a spec does not fit a device; None if it does."""
     needs = _resources(spec, device)
     excess = {key: needs[key] / (share * getattr(device, key)) if needs[key] else 0

@@ -111,6 +111,34 @@ def roofline(data, layers, colors):
                 f"{data['whole']['macs_per_byte']:.1f}, so it is bound by {bound}")
 
 
+def scatter(evaluations, marked, key, title):
+    """Cycles to the right and a resource upwards, both logarithmic: a mark for each point that fits.
+
+    Parameters
+    ----------
+    evaluations : sequence of hwgen.design_points.Evaluation
+        Points that fit, those drawn last on top.
+    marked : dict of DesignPoint to (str, str)
+        Color and name of points that are more than the others.
+    key, title : str
+        Field of the resource, and its name.
+    """
+    width, height, left, top, right, bottom = 680, 380, 62, 16, 664, 326
+    xs, ys = [one.cycles for one in evaluations], [max(1, getattr(one, key)) for one in evaluations]
+    low_x, high_x, low_y, high_y = min(xs) / 1.15, max(xs) * 1.15, min(ys) / 1.15, max(ys) * 1.15
+    x, y = _Logarithmic(low_x, high_x, left, right), _Logarithmic(low_y, high_y, bottom, top)
+    lines = [*_grid(low_x, high_x, x, top, bottom, upright=True),
+             *_grid(low_y, high_y, y, left, right, upright=False)]
+    points = []
+    for one, amount in sorted(zip(evaluations, ys, strict=True), key=lambda pair: pair[0].point in marked):
+        color, name = marked.get(one.point, ("c7", "point"))
+        what = (f"{name}: R = {one.point.rows}, T = {one.point.lanes}, {one.point.bus_bits}-bit bus, "
+                f"{one.point.pool}: {one.cycles:,} cycles, {amount:,} {title}")
+        points.append(Point(x(one.cycles), y(amount), color, what))
+    return Plot(width, height, left, bottom, tuple(lines), tuple(points), "cycles a sequence", title,
+                height - 10, f"{title} against cycles of {len(evaluations)} design points")
+
+
 def _grid(low, high, place, first, last, *, upright):
     """Lines at 1, 2 and 5 times powers of ten."""
     for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):

@@ -1,0 +1,262 @@
+"""Searches design points for the Pareto front of cycles, resources and memory traffic.
+
+Optuna's NSGA-II searches in memory, a *batch* of points at a time; each finished batch is one trial of a
+study in a database, its points in one attribute. A database takes some 20 Optuna trials a second and the cost
+model hundreds of points, so a trial a point would wait for the database. Any number of workers on any number
+of machines share a study: each begins a batch from the front that all of them have found so far. What is
+interrupted keeps its points (what is killed, those of finished batches), and goes on where it stopped.
+"""
+
+import json
+import multiprocessing
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from compressor.bundle import load_bundle
+from hwgen.design_points import OBJECTIVES, ROWS, Evaluation, Evaluator, pareto_front
+from hwgen.plan import PlanError
+from hwgen.planner import CANDIDATE_ROWS, CYCLES_TOLERANCE
+
+BATCH = 200
+"""Points of a batch at least; a second's work or less."""
+
+POPULATION = 50
+STALE_BATCHES = 2
+"""Batches in a row without a new point after which a worker stops: the space is searched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreRequest:
+    """What to search.
+
+    Parameters
+    ----------
+    model : str
+        Path of the bundle.
+    device : str
+    tokens : int or None
+    points : int
+        Different points to evaluate; fewer if there are no more.
+    storage : str
+        SQLAlchemy URL of the database.
+    study : str
+        Name of the study in it.
+    """
+
+    model: str
+    device: str
+    tokens: int | None
+    points: int
+    storage: str
+    study: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exploration:
+    """What a search found.
+
+    Parameters
+    ----------
+    default : Evaluation or None
+        What the planner chooses by itself; None if nothing fits.
+    evaluations : tuple of Evaluation
+        Every point of the study.
+    front : tuple of Evaluation
+        Those that fit and that no other one dominates, by cycles.
+    """
+
+    default: Evaluation | None
+    evaluations: tuple[Evaluation, ...]
+    front: tuple[Evaluation, ...]
+
+    @property
+    def fastest(self):
+        """The point with the fewest cycles, of several the one with the fewest LUTs."""
+        return self.front[0] if self.front else None
+
+    @property
+    def thriftiest(self):
+        """By the planner's own measure: least LUTs x cycles of those about as fast as any."""
+        fast = [one for one in self.front if one.cycles <= CYCLES_TOLERANCE * self.fastest.cycles]
+        return min(fast, key=lambda one: (one.luts * one.cycles, one.point), default=None)
+
+
+def explore(evaluator, request, *, workers=1, progress=None):
+    """Search until ``request.points`` points are known.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+        Of the request's bundle, device and tokens.
+    request : ExploreRequest
+    workers : int
+        Processes on this machine; the others read the bundle by themselves.
+    progress : callable(int), optional
+        Called with the number of points that are known.
+
+    Returns
+    -------
+    Exploration
+
+    Raises
+    ------
+    PlanError
+        If the database cannot be used, or holds a study of another bundle or device.
+    """
+    _open_study(request, evaluator)
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=_other_worker, args=(request,)) for _ in range(workers - 1)]
+    for other in others:
+        other.start()
+    try:
+        run_worker(evaluator, request, progress)
+        for other in others:
+            other.join()
+    finally:
+        for other in others:
+            other.terminate()
+    return summarize(evaluator, request)
+
+
+def summarize(evaluator, request):
+    """What a study holds, and the planner's default beside it."""
+    evaluations = tuple(known_points(_open_study(request, evaluator)).values())
+    try:
+        default = evaluator.default()
+    except PlanError:
+        default = None
+    return Exploration(default=default, evaluations=evaluations, front=tuple(pareto_front(evaluations)))
+
+
+def run_worker(evaluator, request, progress=None):
+    """Add batches to a study until it holds enough points, or a worker finds no new ones."""
+    study, stale = _open_study(request, evaluator), 0
+    while True:
+        known = known_points(study)
+        if progress:
+            progress(len(known))
+        if len(known) >= request.points or stale == STALE_BATCHES:
+            return
+        trial, found = study.ask(), []
+        try:
+            for one in search(evaluator, known, seed=trial.number, enough=request.points - len(known)):
+                found.append(one)
+        finally:  # an interrupted batch keeps what it has
+            trial.set_user_attr("points", [one.to_dict() for one in found])
+            fitting = [one.cycles for one in found if one.fits]
+            study.tell(trial, min(fitting) if fitting else None,
+                       state=None if fitting else optuna.trial.TrialState.PRUNED)
+        stale = 0 if found else stale + 1
+
+
+def search(evaluator, known, *, seed, enough=BATCH):
+    """Yield new points, evaluated: a batch of NSGA-II that begins with the front of ``known``.
+
+    Parameters
+    ----------
+    evaluator : Evaluator
+    known : dict of DesignPoint to Evaluation
+    seed : int
+        Equal arguments yield equal points.
+    enough : int
+        Stop after so many.
+    """
+    sampler = optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
+    study = optuna.create_study(directions=["minimize"] * len(OBJECTIVES), sampler=sampler)
+    for parameters in _first_points(evaluator, known):
+        study.enqueue_trial(parameters)
+    new = {}
+    for _ in range(4 * BATCH):
+        trial = study.ask()
+        point = evaluator.point(
+            trial.suggest_int("rows", ROWS[0], ROWS[-1]), trial.suggest_categorical("lanes", evaluator.lanes),
+            trial.suggest_categorical("bus_bits", evaluator.buses),
+            trial.suggest_categorical("pool", evaluator.pools),
+            trial.suggest_categorical("accumulation", evaluator.accumulations))
+        try:
+            one = known.get(point) or evaluator(point)
+        except PlanError:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        trial.set_constraint("fits", one.excess - 1)
+        study.tell(trial, one.values)
+        if point not in known and point not in new:
+            new[point] = one
+            yield one
+        if len(new) >= min(BATCH, enough):
+            return
+    # NSGA-II has nothing new left near its front: take the rest in order.
+    for point in all_points(evaluator):
+        if len(new) >= min(BATCH, enough):
+            return
+        if point not in known and point not in new:
+            try:
+                new[point] = evaluator(point)
+            except PlanError:
+                continue
+            yield new[point]
+
+
+def all_points(evaluator):
+    """Every point of the space, each once, some of them with sizes that contradict each other."""
+    seen = set()
+    for rows in ROWS:
+        for lanes in evaluator.lanes:
+            for bus_bits in evaluator.buses:
+                for pool in evaluator.pools:
+                    for accumulation in evaluator.accumulations:
+                        point = evaluator.point(rows, lanes, bus_bits, pool, accumulation)
+                        if point not in seen:
+                            seen.add(point)
+                            yield point
+
+
+def known_points(study):
+    """Points of every finished batch: dict of DesignPoint to Evaluation."""
+    known = {}
+    for trial in study.get_trials(deepcopy=False):
+        for values in trial.user_attrs.get("points", ()):
+            one = Evaluation.from_dict(values)
+            known[one.point] = one
+    return known
+
+
+def _first_points(evaluator, known):
+    """Where a batch begins: the front so far; the first one with the planner's own candidates."""
+    for one in pareto_front(known.values())[:POPULATION]:
+        point = one.point
+        yield {"rows": point.rows, "lanes": point.lanes, "bus_bits": point.bus_bits, "pool": point.pool,
+               "accumulation": point.accumulation}
+    if not known:
+        for rows in CANDIDATE_ROWS:
+            for lanes in evaluator.lanes:
+                yield {"rows": rows, "lanes": lanes, "bus_bits": evaluator.buses[-1],
+                       "pool": evaluator.pools[0], "accumulation": evaluator.accumulations[0]}
+
+
+def _open_study(request, evaluator):
+    """The study of a request, made if it is not there."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    of = {"device": evaluator.device.name, "tokens": evaluator.tokens,
+          "weights": int(evaluator.bundle.weights), "kept_weights": int(evaluator.bundle.kept_weights)}
+    try:
+        study = optuna.create_study(study_name=request.study, storage=request.storage, direction="minimize",
+                                    load_if_exists=True)
+        if not study.user_attrs:
+            study.set_user_attr("of", of)
+        found = study.user_attrs["of"]
+    except Exception as error:  # whatever a database's driver raises
+        line = str(error).split("\n")[0]
+        raise PlanError(f"--storage {request.storage}: {type(error).__name__}: {line}") from error
+    if found != of:
+        raise PlanError(f"study {request.study!r} in {request.storage} is of {json.dumps(found)}, not of "
+                        f"{json.dumps(of)}; choose another --out or --study")
+    return study
+
+
+def _other_worker(request):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    run_worker(Evaluator(load_bundle(Path(request.model)), request.device, request.tokens), request)

@@ -1,0 +1,105 @@
+"""The page of an exploration, and the same as JSON."""
+
+from dataclasses import dataclass
+
+from hwgen.report.charts import scatter
+from hwgen.report.origin import Origin
+from hwgen.report.parts import Figure, Plot, Segment, Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplorePage:
+    """Variables of ``explore.html.j2``."""
+
+    title: str
+    subtitle: str
+    figures: tuple[Figure, ...]
+    legend_entries: tuple[Segment, ...]
+    plots: tuple[tuple[str, Plot], ...]
+    front: Table
+    commands: tuple[tuple[str, str], ...]
+
+
+def explore_data(found, evaluator, model):
+    """Plain values of an exploration: the front with its commands, the default, and the best two points.
+
+    Parameters
+    ----------
+    found : hwgen.explore.Exploration
+    evaluator : hwgen.design_points.Evaluator
+    model : path
+        Of the bundle, for the commands.
+    """
+    def values(one):
+        command = one.point.command(model, "BUILD", evaluator.device.name, evaluator.tokens)
+        return {**one.to_dict(), "command": command,
+                "milliseconds": one.cycles / evaluator.device.assumed_clock_mhz / 1e3}
+
+    def against(one):
+        if one is None or found.default is None:
+            return None
+        return {"cycles": one.cycles / found.default.cycles, "luts": one.luts / found.default.luts,
+                "luts_x_cycles": one.luts * one.cycles / (found.default.luts * found.default.cycles)}
+
+    return {"origin": {"cycles": Origin.MODELLED, "resources": Origin.MODELLED, "clock": Origin.ASSUMED},
+            "device": evaluator.device.name, "tokens": evaluator.tokens,
+            "assumed_clock_mhz": evaluator.device.assumed_clock_mhz,
+            "points": len(found.evaluations), "points_that_fit": sum(one.fits for one in found.evaluations),
+            "default": found.default and values(found.default),
+            "fastest": found.fastest and values(found.fastest),
+            "fastest_against_default": against(found.fastest),
+            "thriftiest": found.thriftiest and values(found.thriftiest),
+            "thriftiest_against_default": against(found.thriftiest),
+            "front": [values(one) for one in found.front]}
+
+
+def explore_page(found, data):
+    """The context of the page; ``data`` is that of :func:`explore_data`."""
+    marked = {one.point: ("c1", "Pareto front") for one in found.front}
+    names = {"default": ("c4", "planner's default"), "thriftiest": ("c2", "least LUTs x cycles"),
+             "fastest": ("c6", "fewest cycles")}
+    figures, commands = [], []
+    for key, (color, name) in names.items():
+        one = getattr(found, key)
+        if one is None:
+            continue
+        marked[one.point] = (color, name)
+        figures.append(Figure(
+            name, f"{one.cycles:,} cycles, {one.luts:,} LUT, {one.dsps:,} DSP", Origin.MODELLED,
+            f"R = {one.point.rows}, T = {one.point.lanes}, {one.point.bus_bits}-bit bus, "
+            f"{one.point.pool}{_against(data.get(f'{key}_against_default'))}"))
+        commands.append((name, data[key]["command"]))
+    fitting = [one for one in found.evaluations if one.fits]
+    if found.default is not None and found.default.point not in {one.point for one in fitting}:
+        fitting.append(found.default)
+    resources = (("luts", "LUTs"), ("dsps", "DSPs"), ("rams", "block RAMs"))
+    return ExplorePage(
+        title=f"Design space on {data['device']}",
+        subtitle=f"{data['points']:,} points evaluated for {data['tokens']} tokens, "
+                 f"{data['points_that_fit']:,} of them fit, {len(found.front)} on the Pareto front of "
+                 "cycles, LUTs, DSPs, block RAMs and bytes",
+        figures=tuple(figures),
+        legend_entries=tuple(Segment(name, color, "", "") for color, name in (
+            *names.values(), ("c1", "Pareto front"), ("c7", "other points that fit"))),
+        plots=tuple((key, scatter(fitting, marked, key, title)) for key, title in resources),
+        front=_front(data), commands=tuple(commands))
+
+
+def _against(ratios):
+    if not ratios:
+        return ""
+    return (f"; of the default: {ratios['cycles']:.3f} of its cycles, {ratios['luts']:.3f} of its LUTs, "
+            f"{ratios['luts_x_cycles']:.3f} of LUTs x cycles")
+
+
+def _front(data):
+    rows = tuple((
+        f"R = {one['point']['rows']}, T = {one['point']['lanes']}", str(one["point"]["bus_bits"]),
+        one["point"]["pool"], one["point"]["accumulation"], f"{one['cycles']:,}",
+        f"{one['milliseconds']:.3f}",
+        *(f"{one[key]:,}" for key in ("luts", "ffs", "dsps", "rams", "urams", "bytes")),
+        one["command"]) for one in data["front"])
+    return Table(f"Pareto front: cycles exact, resources modelled, milliseconds at an assumed "
+                 f"{data['assumed_clock_mhz']:g} MHz",
+                 ("array", "bus", "pool", "sums", "cycles", "ms", "LUT", "FF", "DSP", "RAM", "URAM", "bytes",
+                  "command"), (False, True, False, False, *(True,) * 8, False), rows)

@@ -1,0 +1,96 @@
+"""The smallest accelerator that meets a latency, or why none does."""
+
+from dataclasses import dataclass
+
+from hwgen.cost import program_cycles
+from hwgen.design_points import Evaluation, with_share
+from hwgen.explore import all_points
+from hwgen.plan import PlanError
+
+SHARE_STEPS = 7
+"""Halvings of the search for a share of weights: to 1 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What meets a latency.
+
+    Parameters
+    ----------
+    limit : int
+        Clock cycles that a sequence may take.
+    found : Evaluation or None
+        The point with the fewest LUTs (then DSPs, then cycles) that takes no more.
+    fastest : Evaluation or None
+        The fastest point that fits the device, if none is found; None if not even one fits.
+    needed_share : float or None
+        If none is found: share of today's K-steps with which the fastest point would meet the limit.
+    least_cycles : int or None
+        If no share does either: cycles of the fastest point with next to no weights.
+    """
+
+    limit: int
+    found: Evaluation | None
+    fastest: Evaluation | None = None
+    needed_share: float | None = None
+    least_cycles: int | None = None
+
+
+def smallest(evaluator, limit, progress=None):
+    """Find the smallest point that takes at most ``limit`` cycles.
+
+    Every point of the space is considered: those that cannot meet the limit, because their passes alone take
+    longer, are never timed.
+
+    Parameters
+    ----------
+    evaluator : hwgen.design_points.Evaluator
+    limit : int
+    progress : callable(int), optional
+        Called with the number of points that were evaluated.
+
+    Returns
+    -------
+    Fit
+    """
+    found, fastest, done = None, None, 0
+    for point in all_points(evaluator):
+        try:
+            bound = evaluator.least_cycles(point)
+            if bound > limit and (found or (fastest and bound >= fastest.cycles)):
+                continue
+            one = evaluator(point)
+        except PlanError:
+            continue
+        done += 1
+        if progress:
+            progress(done)
+        if not one.fits:
+            continue
+        if fastest is None or (one.cycles, one.luts) < (fastest.cycles, fastest.luts):
+            fastest = one
+        if one.cycles <= limit and (found is None or _size(one) < _size(found)):
+            found = one
+    if found is not None or fastest is None:
+        return Fit(limit=limit, found=found, fastest=fastest)
+    return _with_less(evaluator, limit, fastest)
+
+
+def _size(one):
+    return one.luts, one.dsps, one.cycles, one.point
+
+
+def _with_less(evaluator, limit, fastest):
+    """What sparsity would make the fastest point meet the limit."""
+    plan = evaluator.plan(fastest.point)
+    least = program_cycles(with_share(plan, 0))
+    if least > limit:
+        return Fit(limit=limit, found=None, fastest=fastest, least_cycles=least)
+    low, high = 0.0, 1.0
+    for _ in range(SHARE_STEPS):
+        middle = (low + high) / 2
+        if program_cycles(with_share(plan, middle)) <= limit:
+            low = middle
+        else:
+            high = middle
+    return Fit(limit=limit, found=None, fastest=fastest, needed_share=low)
