@@ -163,6 +163,8 @@ def synth_command(directory, family, placing, seeds, as_json):
             task = bar.add_task("hwgen synth", total=None)
             placement = place(directory, range(1, seeds + 1),
                               lambda what: bar.update(task, description=f"{what}; takes minutes"))
+        record(directory, "placement", {"seeds": seeds}, asdict(placement))
+        refresh_report(directory)
         if as_json:
             _print_json({"configuration_hash": plan.configuration_hash, **asdict(placement)})
         else:

@@ -48,6 +48,11 @@ class DesignPoint:
     pool: str = "rom"
     accumulation: str = "tree"
 
+    @property
+    def plainness(self):
+        """Smaller for the plainer of points that cost the same: a pool in ROM, a smaller array."""
+        return self.pool != PoolStorage.ROM, self
+
     def command(self, model, out, device, tokens):
         """The `hwgen build` command that builds the point."""
         words = ["hwgen", "build", "--model", str(model), "--out", str(out), "--device", device,
@@ -245,7 +250,7 @@ def dominates(first, second):
 def pareto_front(evaluations):
     """The evaluations that fit and that no other one dominates, by cycles; of equal ones the first point."""
     best = {}
-    for one in sorted((one for one in evaluations if one.fits), key=lambda one: (one.values, one.point)):
+    for one in sorted((one for one in evaluations if one.fits), key=lambda one: (one.values, one.point.plainness)):
         best.setdefault(one.values, one)
     front = []
     for one in best.values():  # in lexicographic order none is dominated by a later one

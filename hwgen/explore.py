@@ -81,7 +81,7 @@ class Exploration:
     def thriftiest(self):
         """By the planner's own measure: least LUTs x cycles of those about as fast as any."""
         fast = [one for one in self.front if one.cycles <= CYCLES_TOLERANCE * self.fastest.cycles]
-        return min(fast, key=lambda one: (one.luts * one.cycles, one.point), default=None)
+        return min(fast, key=lambda one: (one.luts * one.cycles, one.point.plainness), default=None)
 
 
 def explore(evaluator, request, *, workers=1, progress=None):

@@ -18,8 +18,9 @@ RESULTS = "results"
 TIMELINE = "timeline.svg"
 """Picture of the units over time, of the last run that was recorded."""
 
-KINDS = ("encoder", "layers", "hls", "evaluation", "synthesis")
-"""Whole encoders in RTL simulation, linear layers in it, C simulation of the HLS C++, accuracy, Yosys."""
+KINDS = ("encoder", "layers", "hls", "evaluation", "synthesis", "placement")
+"""Whole encoders in RTL simulation, linear layers in it, C simulation of the HLS C++, accuracy, Yosys,
+nextpnr."""
 
 RESULT_FORMAT = "hwgen-result"
 

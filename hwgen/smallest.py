@@ -77,7 +77,7 @@ def smallest(evaluator, limit, progress=None):
 
 
 def _size(one):
-    return one.luts, one.dsps, one.cycles, one.point
+    return one.luts, one.dsps, one.cycles, one.point.plainness
 
 
 def _with_less(evaluator, limit, fastest):

@@ -72,7 +72,8 @@ def explore_page(found, data):
     fitting = [one for one in found.evaluations if one.fits]
     if found.default is not None and found.default.point not in {one.point for one in fitting}:
         fitting.append(found.default)
-    resources = (("luts", "LUTs"), ("dsps", "DSPs"), ("rams", "block RAMs"))
+    resources = (("luts", "LUTs"), ("dsps", "DSPs"), ("rams", "block RAMs"),
+                 ("bytes", "bytes of memory traffic"))
     return ExplorePage(
         title=f"Design space on {data['device']}",
         subtitle=f"{data['points']:,} points evaluated for {data['tokens']} tokens, "

@@ -62,6 +62,8 @@ class Page:
     resources_text: str
     modelled: tuple[Meter, ...]
     synthesized: tuple[Meter, ...]
+    placed: tuple[Meter, ...]
+    placed_text: str
     accuracy: tuple[Meter, ...]
     accuracy_text: str
     exported: Table | None
@@ -108,6 +110,8 @@ def make_page(data, bundle, timeline=None):
                             for key in ("weight_bytes", "input_bytes", "output_bytes", "program_bytes")),
         resources_text=_resources_text(data), modelled=_meters(data, "modelled", MODELLED),
         synthesized=_meters(data, "synthesized", Origin.SYNTHESIZED),
+        placed=_placed_meters(data["resources"]["placed"]),
+        placed_text=_placed_text(data["resources"]["placed"]),
         accuracy=_accuracy(evaluated), accuracy_text=_accuracy_text(evaluated),
         exported=_exported(data["accuracy"]["exported"]), proof=_proof(data["proof"]),
         proof_text=_proof_text(data["proof"]), proof_passed=data["proof"]["passed"],
@@ -247,6 +251,21 @@ def _meters(data, kind, origin):
     return tuple(meter(name, found[key], device.get(key), resources["usable_shares"][key], origin)
                  for key, name in names.items() if found and found.get(key) is not None
                  and (found[key] or key != "urams"))
+
+
+def _placed_meters(placed):
+    if not placed:
+        return ()
+    return tuple(meter(name, used, placed["available"][name], 1, Origin.PLACED)
+                 for name, used in placed["used"].items())
+
+
+def _placed_text(placed):
+    if not placed:
+        return ""
+    clocks = ", ".join(f"{mhz:.1f}" for mhz in placed["fmax_mhz"].values())
+    return (f"{placed['median_mhz']:.1f} MHz on {placed['part']}, the median of {len(placed['fmax_mhz'])} "
+            f"placements by nextpnr ({clocks} MHz); amounts are those of the median's.")
 
 
 def _accuracy(evaluated):

@@ -162,7 +162,17 @@ def _resources(plan, results):
             "device": {key: getattr(device, key) for key in RESOURCES} if device else None,
             "usable_shares": USABLE,
             "modelled": {key: plan.modelled[key] for key in (*RESOURCES, "memory_bits")},
-            "synthesized": synthesized, "placed": None}
+            "synthesized": synthesized, "placed": _placed(results)}
+
+
+def _placed(results):
+    """The placement with the most seeds; None without one."""
+    found = [one.result for one in results if one.kind == "placement" and one.changed is None]
+    if not found:
+        return None
+    best = max(found, key=lambda result: len(result["fmax_mhz"]))
+    return {"origin": Origin.PLACED, **{key: best[key] for key in ("part", "fmax_mhz", "median_mhz", "used",
+                                                                  "available")}}
 
 
 def _simulated(plan, results):
@@ -224,6 +234,7 @@ def _missing(plan, results, simulated):
                         "command": "hwgen eval BUILD --data FILE"})
     if "synthesis" not in kinds:
         missing.append({"key": "synthesized", "what": "not synthesized yet", "command": "hwgen synth BUILD"})
-    missing.append({"key": "placed", "what": "not placed: needs an FPGA vendor's tool",
-                    "command": "vivado -mode batch -source vivado/synth_ooc.tcl"})
+    if "placement" not in kinds:
+        missing.append({"key": "placed", "what": "not placed yet (on an ECP5, by nextpnr)",
+                        "command": "hwgen synth BUILD --place"})
     return missing

@@ -33,9 +33,12 @@ EVALUATED = {"passed": True, "rows": 8, "tokens": 16, "words": 64, "word_mismatc
              "accuracy_float": 0.75, "accuracy_fake_quantized": 0.625, "accuracy_golden": 0.625,
              "accuracy_rtl": 0.625, "prediction_mismatches": 0}
 COUNTS = {"lut_cells": 9, "lut_memory": 1, "lut_sites": 4321, "ff": 2, "dsp": 3, "bram36": 1.5, "carry": 0}
+PLACED = {"part": "LFE5U-85F", "fmax_mhz": {"1": 81.5, "2": 79.25}, "median_mhz": 79.25,
+          "used": {"LUT4": 1000}, "available": {"LUT4": 84000}, "critical_path": []}
 RESULTS = (Result(kind="encoder", request=REQUEST, result=SIMULATED),
            Result(kind="evaluation", request={"data": "sst2.tsv", "limit": 8}, result=EVALUATED),
-           Result(kind="synthesis", request={"family": "xcup"}, result=COUNTS))
+           Result(kind="synthesis", request={"family": "xcup"}, result=COUNTS),
+           Result(kind="placement", request={"seeds": 2}, result=PLACED))
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +157,8 @@ def test_what_has_not_run_says_so_with_its_command(pages):
     assert 'origin simulated">simulated</span></h3>' not in pages[0]
     assert "Not simulated yet" not in pages[1]
     assert "Not synthesized yet" not in pages[1]
-    assert "Not placed" in pages[1]
+    assert "Not placed" in pages[0]
+    assert "Not placed" not in pages[1]
 
 
 def test_results_come_with_their_origin(pages):
@@ -163,6 +167,8 @@ def test_results_come_with_their_origin(pages):
     assert "Words that differ 0 of 192 compared simulated" in text
     assert "Accuracy of the Verilog 62.50 % 8 rows; float 75.00 % simulated" in text
     assert "LUT 4,321 of 117,120 (3.7 %)" in text
+    assert "79.2 MHz on LFE5U-85F, the median of 2 placements" in text
+    assert "LUT4 1,000 of 84,000 (1.2 %)" in text
     assert "All runs passed: 192 output words compared" in text
     tiles = parsed(pages[1]).findall(f".//{NAMESPACE}dl[@class='tiles']/{NAMESPACE}div")
     assert len(tiles) == 7
