@@ -250,7 +250,8 @@ def dominates(first, second):
 def pareto_front(evaluations):
     """The evaluations that fit and that no other one dominates, by cycles; of equal ones the first point."""
     best = {}
-    for one in sorted((one for one in evaluations if one.fits), key=lambda one: (one.values, one.point.plainness)):
+    fitting = [one for one in evaluations if one.fits]
+    for one in sorted(fitting, key=lambda one: (one.values, one.point.plainness)):
         best.setdefault(one.values, one)
     front = []
     for one in best.values():  # in lexicographic order none is dominated by a later one

@@ -154,7 +154,8 @@ def _reason(fit, evaluator, latency_ms, clock):
                 f"{fit.least_cycles:,}; use fewer --tokens or a larger device")
     kept = bundle.kept_weights / bundle.weights
     return (f"{line}; with {100 * fit.needed_share * kept:.0f} % of the weights kept instead of "
-            f"{100 * kept:.0f} % it would (by the cost model); prune more, use fewer --tokens or a larger device")
+            f"{100 * kept:.0f} % it would (by the cost model); prune more, use fewer --tokens or a larger "
+            "device")
 
 
 def _confirm(model, point, evaluator, out):
@@ -192,8 +193,8 @@ def _point(data):
 @contextmanager
 def _bar(what, total):
     console = Console(stderr=True)
-    bars = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                    console=console, transient=True, disable=not console.is_terminal)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bars.add_task(what, total=total)
 
     with bars:
