@@ -39,7 +39,7 @@ class DesignPoint:
     pool : str
         ``rom``, ``ram``, or ``stream`` where the model decides.
     accumulation : str
-        ``tree`` or ``dsp``.
+        ``tree``, ``dsp`` or ``paired``.
     """
 
     rows: int
@@ -130,8 +130,8 @@ class Evaluator:
         first = self._sizes(None, None, None, tokens)
         self.tokens = first.tokens
         self.pools = ("stream",) if first.storage is PoolStorage.STREAM else ("rom", "ram")
-        in_dsp = self.device.family == "xc7" and not first.assignment.is_routed
-        self.accumulations = ("dsp", "tree") if in_dsp else ("tree",)
+        in_dsp = {"xc7": ("dsp",), "xcup": ("paired",)}.get(self.device.family, ())
+        self.accumulations = (*(() if first.assignment.is_routed else in_dsp), "tree")
         self.lanes = tuple(lanes for lanes in LANES if self._runs(first, lanes))
         self.buses = tuple(bits for bits in BUS_BITS
                            if (64 if first.attention else 32) <= bits <= self.device.bus_bits)
