@@ -1,10 +1,15 @@
 """The cocotb test of registers that a build brings: it passes, and finds a description that is not true."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from hwgen.toolchain import ToolError, find_tool
 from sim.cocotb_bench import run_cocotb
 
 TESTS = ("registers_after_reset", "fields_keep_what_may_be_written", "other_addresses_read_0",
@@ -23,6 +28,23 @@ def test_the_verilog_has_every_field(small_build, monkeypatch):
     outcome = run_register_test(small_build, small_build.directory / "registers", monkeypatch)
     assert outcome.messages == {}
     assert outcome.passed == TESTS
+
+
+def test_its_makefile_runs_it(small_build, tmp_path):
+    """In Icarus, with nothing of this project on the way."""
+    try:
+        find_tool("iverilog")
+    except ToolError as error:
+        pytest.skip(str(error))
+    for name in ("registers", "rtl"):
+        shutil.copytree(small_build.directory / name, tmp_path / name)
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ("MAKEFLAGS", "PYTHONPATH")}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(["make", "-C", tmp_path / "registers"], env=environment, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "TESTS=4 PASS=4 FAIL=0 SKIP=0" in done.stdout
 
 
 @pytest.mark.parametrize(("changes", "failing"), [
