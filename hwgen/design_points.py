@@ -7,6 +7,7 @@ programs by R and T, cycles by what they depend on (most pools in ROM and RAM on
 
 import functools
 import shlex
+import time
 from dataclasses import asdict, dataclass, replace
 
 from hwgen.cost import predict_program
@@ -137,6 +138,7 @@ class Evaluator:
                            if (64 if first.attention else 32) <= bits <= self.device.bus_bits)
         self.layer_plans, self.widest_bus = first.layer_plans, first.widest_bus
         self._programs, self._timed, self._known = {}, {}, {}
+        self.seconds = 0.0
         self._sizes = functools.cache(self._sizes)
 
     def point(self, rows, lanes, bus_bits, pool, accumulation):
@@ -163,8 +165,17 @@ class Evaluator:
             If its sizes contradict each other.
         """
         if point not in self._known:
-            self._known[point] = self._evaluate(point)
+            begin = time.process_time()
+            try:
+                self._known[point] = self._evaluate(point)
+            finally:
+                self.seconds += time.process_time() - begin
         return self._known[point]
+
+    @property
+    def points_per_second(self):
+        """Points evaluated in a second of processor time, so far; refused ones take time and do not count."""
+        return len(self._known) / max(self.seconds, 1e-9)
 
     def least_cycles(self, point):
         """Cycles of the passes of a point's linear layers: a lower bound that is quick to find."""
@@ -183,12 +194,13 @@ class Evaluator:
         return True
 
     def _evaluate(self, point):
-        plan, refused = self._plan(point)
-        needs = plan.modelled
-        common = {key: needs[key] for key in ("luts", "ffs", "dsps", "rams", "urams")}
-        excess = max(needs[key] / (share * getattr(self.device, key)) if needs[key] else 0
-                     for key, share in USABLE.items())
-        if refused is not None:
+        if point.bus_bits < self.buses[0]:
+            raise PlanError(f"a bus of {point.bus_bits} bits is too narrow, or R = {point.rows} and "
+                            f"T = {point.lanes} allow no wider one; at least {self.buses[0]} are needed")
+        plan, excess = self._plan(point)
+        common = {key: plan.modelled[key] for key in ("luts", "ffs", "dsps", "rams", "urams")}
+        if excess > 1:
+            refused = refusal(plan.spec, self.device, self.tokens)
             return Evaluation(point=point, fits=False, cycles=self.least_cycles(point), bytes=0,
                               excess=excess, reason=refused.message, **common)
         cycles, moved = self._time(plan)
@@ -198,12 +210,14 @@ class Evaluator:
         sizes = self._sizes(point.pool, point.bus_bits, point.accumulation, self.tokens)
         for overlap in (True, False):
             spec = sizes.sizes(point.rows, point.lanes, self.tokens, self.device, overlap=overlap)
-            refused = refusal(spec, self.device, self.tokens)
-            if refused is None:
+            needs = modelled_resources(spec, self.device.family, self.device.urams)
+            excess = max(needs[key] / (share * getattr(self.device, key)) if needs[key] else 0
+                         for key, share in USABLE.items())
+            if excess <= 1 or sizes.attention:  # an encoder's buffers do not depend on the overlap
                 break
         return Plan(device=self.device.name, spec=spec, layers=sizes.layer_plans(point.rows),
                     tokens=self.tokens, predicted_cycles=0, attention=sizes.attention,
-                    modelled=modelled_resources(spec, self.device.family, self.device.urams)), refused
+                    modelled=needs), excess
 
     def _time(self, plan):
         """Cycles and bytes of a plan; of several with the same timing the first is computed."""

@@ -192,7 +192,8 @@ class ModelSizes:
             plans = self.layer_plans(units)
             sizes = dict(
                 array=array, bus_bits=self._bus_bits(units, lanes, device),
-                activation_words=linear_buffer_words(plans, token_groups(tokens, lanes), overlap=overlap),
+                activation_words=0 if self.attention else linear_buffer_words(
+                    plans, token_groups(tokens, lanes), overlap=overlap),
                 tile_ksteps=self._tile_ksteps(plans), column_bits=max(1, (self.columns - 1).bit_length()),
                 program_depth=max(16, 1 << (3 * len(plans)).bit_length()))
             if self.attention:

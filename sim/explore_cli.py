@@ -71,6 +71,8 @@ def explore_command(model, device, tokens, points, out, storage, study, workers,
         return
     for line in explore_lines(data):
         click.echo(line)
+    if evaluator.seconds:
+        click.echo(f"{evaluator.points_per_second:,.0f} points evaluated in a second of processor time")
     click.echo(f"{out / 'explore.html'}")
 
 
@@ -117,13 +119,13 @@ def explore_lines(data):
     """What `hwgen explore` prints."""
     yield (f"{data['points']:,} points evaluated, {data['points_that_fit']:,} fit {data['device']} at "
            f"{data['tokens']} tokens, {len(data['front'])} on the Pareto front")
-    yield f"{'R':>3s} {'T':>3s} {'bus':>4s} {'pool':6s} {'cycles':>12s} {'ms':>8s} {'LUT':>9s} " \
+    yield f"{'R':>3s} {'T':>3s} {'bus':>4s} {'pool':6s} {'sums':6s} {'cycles':>12s} {'ms':>8s} {'LUT':>9s} " \
           f"{'DSP':>6s} {'RAM':>5s} {'bytes':>12s}"
     for one in data["front"][:20]:
         point = one["point"]
         yield (f"{point['rows']:3d} {point['lanes']:3d} {point['bus_bits']:4d} {point['pool']:6s} "
-               f"{one['cycles']:12,} {one['milliseconds']:8.3f} {one['luts']:9,} {one['dsps']:6,} "
-               f"{one['rams']:5,} {one['bytes']:12,}")
+               f"{point['accumulation']:6s} {one['cycles']:12,} {one['milliseconds']:8.3f} "
+               f"{one['luts']:9,} {one['dsps']:6,} {one['rams']:5,} {one['bytes']:12,}")
     if len(data["front"]) > 20:
         yield f"and {len(data['front']) - 20} more, in the page"
     yield "cycles are exact with the nominal memory, resources are modelled, the clock is assumed"
