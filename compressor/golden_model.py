@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from compressor.encoder_scales import ActivationScales
 from compressor.host import BertHost
 from compressor.intops.encoder import IntegerEncoder
@@ -32,35 +30,30 @@ class GoldenModel:
         ValueError
             If the bundle has no operators: its linear layers are quantized, its encoder is not.
         """
-        if not bundle.operators:
-            raise ValueError("the bundle has no operators; export it without --linear-only")
-        scales = bundle.operators[SCALES_PATH]
-        host = BertHost.from_state_dict(
-            bundle.host["state_dict"], config=bundle.model["config"],
-            encoder_input=ActivationScales.from_dict(scales, "input"),
-            encoder_output=ActivationScales.from_dict(scales, "output"))
-        return cls(host=host, encoder=bundle.encoder)
+        return cls(host=host_of(bundle), encoder=bundle.encoder)
 
     def inputs(self, batch):
-        """What the encoder gets.
-
-        Parameters
-        ----------
-        batch : dict of int64 tensors, shape (sentences, tokens)
-            ``input_ids``, ``token_type_ids`` (or none), ``attention_mask``; padding on the right.
-
-        Returns
-        -------
-        x : int8 array, shape (sentences, tokens, hidden)
-        lengths : int64 array, shape (sentences,)
-            Valid tokens.
-        """
-        ids = np.asarray(batch["input_ids"])
-        types = batch.get("token_type_ids")
-        x = self.host.embed(ids, None if types is None else np.asarray(types))
-        return x, np.asarray(batch["attention_mask"]).sum(axis=1)
+        """What the encoder gets, see :meth:`compressor.host.BertHost.inputs`."""
+        return self.host.inputs(batch)
 
     def logits(self, batch):
         """Logits of a batch, float64, shape (sentences, labels); see :meth:`inputs`."""
         x, lengths = self.inputs(batch)
         return self.host.classify(self.encoder.compute(x, lengths))
+
+
+def host_of(bundle):
+    """The host's part of a bundle: :class:`compressor.host.BertHost`.
+
+    Raises
+    ------
+    ValueError
+        If the bundle has no operators: its linear layers are quantized, its encoder is not.
+    """
+    if not bundle.operators:
+        raise ValueError("the bundle has no operators; export it without --linear-only")
+    scales = bundle.operators[SCALES_PATH]
+    return BertHost.from_state_dict(
+        bundle.host["state_dict"], config=bundle.model["config"],
+        encoder_input=ActivationScales.from_dict(scales, "input"),
+        encoder_output=ActivationScales.from_dict(scales, "output"))

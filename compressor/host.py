@@ -113,6 +113,25 @@ class BertHost:
         x = layer_norm(x, p["LayerNorm.weight"], p["LayerNorm.bias"], self.epsilon)
         return quantize(x, self.input_steps)
 
+    def inputs(self, batch):
+        """What the encoder gets.
+
+        Parameters
+        ----------
+        batch : dict of int64 tensors or arrays, shape (sentences, tokens)
+            ``input_ids``, ``token_type_ids`` (or none), ``attention_mask``; padding on the right.
+
+        Returns
+        -------
+        x : int8 array, shape (sentences, tokens, hidden)
+        lengths : int64 array, shape (sentences,)
+            Valid tokens.
+        """
+        ids = np.asarray(batch["input_ids"])
+        types = batch.get("token_type_ids")
+        x = self.embed(ids, None if types is None else np.asarray(types))
+        return x, np.asarray(batch["attention_mask"]).sum(axis=1)
+
     def hidden(self, output):
         """Real values of the encoder's integers, float64, shape (batch, tokens, hidden)."""
         return np.asarray(output) * self.output_steps

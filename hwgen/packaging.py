@@ -1,6 +1,5 @@
 """A build: one directory with everything that simulators, vendor flows and hosts need. Byte-reproducible."""
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -10,15 +9,28 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from compressor.bundle import load_bundle
 from hwgen import reports
+from hwgen.build_directory import (
+    MANIFEST,
+    MANIFEST_FORMAT,
+    BuildError,
+    digest,
+    load_plan,
+    read_manifest,
+    verify_build,
+    verilog_files,
+)
 from hwgen.cost import cost_report
+from hwgen.driver import files as driver
 from hwgen.encoder_program import whole_program
 from hwgen.encoder_stream import encoder_packets
 from hwgen.fitting import fit_plan
 from hwgen.hls import files as hls
 from hwgen.memory_image import image_packets, pattern_memory, write_packets
-from hwgen.plan import Plan, PlanError
+from hwgen.plan import Plan
 from hwgen.planner import make_plan
 from hwgen.program import listing
 from hwgen.report.files import write_report
@@ -26,8 +38,6 @@ from hwgen.vendor.files import write_vendor_files
 from hwgen.verilog import write_verilog
 from rtl_templates.array_spec import PoolStorage
 
-MANIFEST = "manifest.json"
-MANIFEST_FORMAT = "hwgen-build"
 TOOLS = ("hwgen", "amaranth", "torch", "numpy", "peakrdl-cheader", "peakrdl-ipxact")
 """Distributions whose versions can change a build's bytes."""
 
@@ -35,10 +45,6 @@ TOOLS = ("hwgen", "amaranth", "torch", "numpy", "peakrdl-cheader", "peakrdl-ipxa
 EMITTERS = ("verilog", "hls")
 """What a build can hold besides program, weights and reports: folder ``rtl`` with what FPGA flows need for
 it, and folder ``hls``."""
-
-
-class BuildError(RuntimeError):
-    """A build that cannot be written or read; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -103,41 +109,6 @@ def build(model, out, request=None, progress=None, *, emit=("verilog",), hardwar
     return Build(directory=Path(out), plan=plan, cost=cost)
 
 
-def load_plan(directory):
-    """The plan of a build; BuildError or PlanError if the directory holds none."""
-    directory = Path(directory)
-    if not (directory / MANIFEST).is_file():
-        raise BuildError(f"{directory} is not a build: it has no {MANIFEST}; `hwgen build` makes builds")
-    try:
-        return Plan.from_json((directory / "plan.json").read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise BuildError(f"{directory}: plan.json cannot be read: {error}") from error
-    except PlanError as error:
-        raise PlanError(f"{directory}: plan.json: {error}") from error
-
-
-def verify_build(directory):
-    """Compare every file of a build with its manifest; BuildError names the first that differs."""
-    directory = Path(directory)
-    manifest = _read_manifest(directory)
-    if manifest is None:
-        raise BuildError(f"{directory} is not a build: it has no {MANIFEST}; `hwgen build` makes builds")
-    for name, digest in manifest["files"].items():
-        path = directory / name
-        if not path.is_file():
-            raise BuildError(f"{directory}: {name} is missing; build again")
-        if _digest(path) != digest:
-            raise BuildError(f"{directory}: {name} differs from {MANIFEST}; build again")
-
-
-def verilog_files(directory):
-    """Verilog files of a build; BuildError if it was built without."""
-    listed = Path(directory) / "rtl" / "files.f"
-    if not listed.is_file():
-        raise BuildError(f"{directory} has no Verilog; build again with --emit verilog")
-    return [listed.with_name(name) for name in listed.read_text().split()]
-
-
 def check_emitters(emit):
     """BuildError unless ``emit`` holds one or more of :data:`EMITTERS`."""
     unknown = [name for name in emit if name not in EMITTERS]
@@ -152,7 +123,7 @@ def check_replaceable(out):
         return
     if not out.is_dir():
         raise BuildError(f"{out} is a file; --out names a directory to write")
-    if any(out.iterdir()) and _read_manifest(out) is None:
+    if any(out.iterdir()) and read_manifest(out) is None:
         raise BuildError(f"{out} is not empty and no hwgen build; it is left alone, choose another --out")
 
 
@@ -183,9 +154,13 @@ def _write(bundle, model, plan, directory, step, emit, hardware):
               "outputs": [asdict(tensor) for tensor in program.outputs],
               "input_bytes": program.input_bytes, "output_bytes": program.output_bytes}
     _write_json(directory / "weights" / "layout.json", layout)
+    pool = np.zeros(0, "<u4")
     if plan.spec.array.storage is PoolStorage.RAM:
         pool = pattern_memory(plan.spec.array).astype("<u4")
         (directory / "weights" / "pool.bin").write_bytes(pool.tobytes())
+    if (directory / "rtl").is_dir():
+        driver.write_driver(driver.driver_context(plan, program, layout["weights_beats"], pool.size),
+                            directory / driver.DIRECTORY)
     cost = cost_report(plan, program)
     _write_json(directory / "report" / "cost.json", {**cost.to_dict(), "modelled_resources": plan.modelled})
     (directory / "report" / "cost.md").write_text(reports.cost_markdown(plan, cost))
@@ -197,7 +172,7 @@ def _write(bundle, model, plan, directory, step, emit, hardware):
         "format": MANIFEST_FORMAT, "configuration_hash": plan.configuration_hash,
         "tools": {"python": platform.python_version(),
                   **{name: importlib.metadata.version(name) for name in TOOLS}},
-        "files": {name: _digest(directory / name) for name in files}})
+        "files": {name: digest(directory / name) for name in files}})
     write_report(directory, bundle, plan)
     return cost
 
@@ -218,19 +193,5 @@ def _replace(out, aside):
     shutil.rmtree(old)
 
 
-def _read_manifest(directory):
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return None
-    ours = isinstance(manifest, dict) and manifest.get("format") == MANIFEST_FORMAT
-    return manifest if ours and isinstance(manifest.get("files"), dict) else None
-
-
 def _write_json(path, values):
     path.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
-
-
-def _digest(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -110,7 +110,10 @@ _FILES_OF = {
                "| `accelerator.core` | FuseSoC core with targets `lint`, `vivado`, `quartus` |\n"
                "| `edalize/make_project.py`, `edalize/vivado.eda.yml`, `edalize/quartus.eda.yml` | make a "
                "Vivado or Quartus project with edalize |\n"
-               "| `litex/accelerator_litex.py` | LiteX module |\n",
+               "| `litex/accelerator_litex.py` | LiteX module |\n"
+               "| `driver/bert_accel.h`, `driver/bert_accel.c`, `driver/bert_accel_build.h` | driver in C, "
+               "for hosts without operating system |\n"
+               "| `driver/classify.py` | example of the Python driver, for a board with PYNQ or XRT |\n",
     "hls": "| `hls/` | the same accelerator as Vitis HLS C++; `make -C hls` runs its testbenches with g++ on "
            "the golden vectors in `hls/vectors`, `vitis_hls -f run_hls.tcl` synthesizes it |\n",
 }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rtl_templates.paired_sums import SUM_BITS
+from rtl_templates.pair_format import SUM_BITS
 from rtl_templates.slot_assignment import SIZE, SlotAssignment
 from rtl_templates.tile_format import TileFormat
 from rtl_templates.word_format import word_bits

@@ -3,7 +3,8 @@
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Signal, signed
 from amaranth.lib import wiring
 
-from rtl_templates.paired_row import LOW_BITS, OPERAND_BITS, TOTAL_BITS, row_members
+from rtl_templates.pair_format import LOW_BITS
+from rtl_templates.paired_row import OPERAND_BITS, TOTAL_BITS, row_members
 from rtl_templates.pipeline import delay
 
 A_BITS, B_BITS = 30, 18

@@ -9,10 +9,8 @@ from amaranth.hdl import ClockSignal, Const, Instance, Module, Mux, ResetSignal,
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl_templates.pair_format import LOW_BITS
 from rtl_templates.pipeline import delay, register
-
-LOW_BITS = 18
-"""Place of the high lane in the word: at least 17, so that one K-step's sum of the low lane fits below."""
 
 TOTAL_BITS = 48
 OPERAND_BITS = 27

@@ -4,11 +4,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
 
-from rtl_templates.paired_row import LOW_BITS, PairedRow, row_members
+from rtl_templates.pair_format import LOW_BITS
+from rtl_templates.paired_row import PairedRow, row_members
 from rtl_templates.pipeline import register
-
-SUM_BITS = (LOW_BITS + 1, 30)
-"""Least and most bits of a sum: one wrap to count, and what is left of 48 bits for the high lane."""
 
 LAST_QUARTER = 3
 

@@ -135,6 +135,11 @@ REGISTERS = (
 )
 
 
+RUN_COUNTERS = tuple(register.name for register in REGISTERS
+                 if register.access == "ro" and 0xC0 <= register.address < 0x100)
+"""Registers that count during a run, from zero at its start."""
+
+
 class Status(IntEnum):
     """Codes of the ``status`` register; :data:`STATUS_HELP` says what they mean."""
 
@@ -246,6 +251,16 @@ def address_of(name):
     '0xc0'
     """
     return {register.name: register.address for register in REGISTERS}[name]
+
+
+def mask_of(register, field):
+    """Mask of a field within its register.
+
+    >>> mask_of("control", "idle")
+    4
+    """
+    fields = next(one.fields for one in REGISTERS if one.name == register)
+    return next(((1 << one.width) - 1) << one.low for one in fields if one.name == field)
 
 
 def registers(spec):

@@ -39,6 +39,8 @@ struct Region {
     }
 };
 
+using Regions = std::vector<Region*>;
+
 // Phases of random length: open, shut, open by the toss of a coin, rarely open. Without a seed always open.
 class Gate {
   public:
@@ -92,11 +94,11 @@ struct AddressPins {
     CData& burst;
 };
 
-// Address channel of one direction: AXI4 rules, and the burst inside one of the regions.
+// Address channel of one direction: AXI4 rules, and the burst inside one of the regions, which may change.
 class AddressChannel {
   public:
-    AddressChannel(const char* name, AddressPins pins, std::vector<Region*> regions, Gate gate, size_t beat_bytes)
-        : name_(name), pins_(pins), regions_(std::move(regions)), gate_(gate), beat_bytes_(beat_bytes) {
+    AddressChannel(const char* name, AddressPins pins, const Regions& regions, Gate gate, size_t beat_bytes)
+        : name_(name), pins_(pins), regions_(regions), gate_(gate), beat_bytes_(beat_bytes) {
         while (size_t{1} << size_code_ < beat_bytes) ++size_code_;
     }
 
@@ -138,7 +140,7 @@ class AddressChannel {
     }
     const char* name_;
     AddressPins pins_;
-    std::vector<Region*> regions_;
+    const Regions& regions_;
     Gate gate_;
     size_t beat_bytes_;
     unsigned size_code_ = 0;

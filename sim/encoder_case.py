@@ -1,35 +1,13 @@
-"""Memories of an encoder's run, sequences one after another, and the same run in the cocotb bench."""
+"""A run of an encoder in the cocotb bench."""
 
 import numpy as np
 
-from hwgen.program import TENSOR_ALIGNMENT
-from rtl_templates.word_format import pack_words
+from hwgen.encoder_memory import input_memory, strides
 from sim.case import BenchCase
 from sim.cocotb_bench import run_cocotb
 from sim.harness import SimulationError
 from sim.runner import SIM_DIRECTORY, STALLED_FACTOR
 from sim.vectors import Comparison
-
-
-def strides(program):
-    """Bytes from a sequence's input to the next one's, and from a sequence's output to the next one's."""
-    return tuple(-(-size // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
-                 for size in (program.input_bytes, program.output_bytes))
-
-
-def input_memory(program, x, lanes):
-    """Input memory of sequences: uint8 array, shape (sequences, input stride).
-
-    Parameters
-    ----------
-    program : hwgen.encoder_program.EncoderProgram
-    x : int8 array, shape (sequences, tokens, hidden)
-    lanes : int
-    """
-    memory = np.zeros((len(x), strides(program)[0]), np.uint8)
-    for sequence, values in zip(memory, x, strict=True):
-        sequence[:program.input_bytes] = pack_words(values, lanes).ravel()
-    return memory
 
 
 def encoder_case(bench, x, lengths):

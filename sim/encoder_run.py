@@ -9,15 +9,15 @@ import numpy as np
 
 from compressor.golden_model import GoldenModel
 from hwgen.cost import encoder_macs
+from hwgen.encoder_memory import input_memory, output_states, strides
 from hwgen.encoder_program import encoder_program
 from hwgen.encoder_stream import encoder_packets, stream_beats, stream_items
 from hwgen.memory_image import write_packets
 from hwgen.packaging import BuildError
 from rtl_templates.register_map import LENGTHS
 from rtl_templates.timing import predict
-from rtl_templates.word_format import unpack_words
 from sim.activity import cycle_breakdown
-from sim.encoder_case import compare_in_cocotb, input_memory, strides
+from sim.encoder_case import compare_in_cocotb
 from sim.harness import HarnessContext, MemoryTiming, RunRequest, SimulationError, build_harness, run_harness
 from sim.recording import Recording
 from sim.results import SimulationResult
@@ -142,14 +142,11 @@ class EncoderBench:
         sequences = output.reshape(count, output_stride)
         words = {tensor.name: [one[tensor.offset:tensor.offset + tensor.bytes] for one in sequences]
                  for tensor in program.outputs}
-        last = program.outputs[-1]
-        hidden = [unpack_words(np.ascontiguousarray(one).reshape(-1, last.channels // 4, 4 * lanes), lanes,
-                               last.tokens) for one in words[last.name]]
         wrong = sum(got != expected for got, expected
                     in zip(report.profile, prediction.dispatches, strict=True))
         wrong += sum(report.counters[name] != getattr(prediction, one)
                      for name, one in PREDICTED_COUNTERS.items())
-        return EncoderOutput(words=words, hidden=np.stack(hidden).astype(np.int64), report=report,
+        return EncoderOutput(words=words, hidden=output_states(program, sequences, lanes), report=report,
                              predicted_cycles=prediction.cycles, prediction_mismatches=wrong)
 
     def golden(self, x, lengths):

@@ -21,6 +21,7 @@ from rtl_templates.register_map import (
     POOL_BASE,
     PROFILE_BASE,
     REGISTERS,
+    RUN_COUNTERS,
     STATUS_HELP,
     Status,
 )
@@ -29,10 +30,8 @@ from sim.activity import TRACKS
 SIM_DIRECTORY = Path(__file__).parent
 WAIVERS = SIM_DIRECTORY / "waivers.vlt"
 VISIBLE = SIM_DIRECTORY / "activity.vlt"
-HEADERS = tuple(SIM_DIRECTORY / name for name in ("axi_memory.h", "fst/lz4.h", "fst/zlib.h"))
-COUNTERS = tuple(r.name for r in REGISTERS if r.access == "ro" and 0xC0 <= r.address < 0x100)
-"""Registers that the bench reads after a run."""
-
+HEADERS = tuple(SIM_DIRECTORY / name for name in (
+    "axi_memory.h", "board.h", "server.h", "fst/lz4.h", "fst/zlib.h"))
 PROGRESS_CYCLES = 100_000
 """How often the bench reports its progress, in clock cycles."""
 
@@ -77,7 +76,7 @@ class HarnessContext:
 
     top: str = "accelerator"
     registers: tuple[tuple[str, int], ...] = tuple((r.name, r.address) for r in REGISTERS)
-    counters: tuple[str, ...] = COUNTERS
+    counters: tuple[str, ...] = RUN_COUNTERS
     status_codes: tuple[tuple[str, int, str], ...] = tuple(
         (s.name, s.value, "; ".join(filter(None, STATUS_HELP[s]))) for s in Status)
     identity: int = IDENTITY

@@ -13,9 +13,8 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
 
-from rtl_templates.register_map import IDENTITY, MAP_VERSION, REGISTERS, Status, status_text
+from rtl_templates.register_map import IDENTITY, MAP_VERSION, REGISTERS, RUN_COUNTERS, Status, status_text
 from sim.case import BenchCase
-from sim.harness import COUNTERS
 from sim.testbench import NEVER_WRITTEN, Testbench
 from sim.vectors import compare_words
 
@@ -147,7 +146,7 @@ async def run_and_compare(bench, stalls=0):
     assert status == Status.OK, f"descriptor {await bench.read('descriptor')}: {status_text(status)}"
     memory = bench.output()
     report = {"stalls": stalls, "profile": await bench.profile(),
-              "counters": {name: await bench.read(name) for name in COUNTERS}, "layers": {}}
+              "counters": {name: await bench.read(name) for name in RUN_COUNTERS}, "layers": {}}
     failures = []
     for layer, (offset, y) in bench.case.outputs.items():
         size = -(-len(y) // bench.case.lanes) * bench.case.lanes * y.shape[1]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hwgen.devices import DEVICES
-from hwgen.vendor.registers import LIBRARY, VENDOR, VERSION
+from hwgen.vendor.names import LIBRARY, VENDOR, VERSION
 from hwgen.vendor.top_level import Bus, Port
 from rtl_templates.accelerator import CONTROL, INPUTS_AND_OUTPUTS, WEIGHTS
 from rtl_templates.control_registers import NUMBERS, POINTERS

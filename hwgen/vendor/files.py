@@ -2,7 +2,8 @@
 
 from hwgen.templates import render
 from hwgen.vendor import amd, intel, lattice, open_tools
-from hwgen.vendor.registers import DIRECTORY, VERSION, registers_context, write_registers
+from hwgen.vendor.names import VERSION
+from hwgen.vendor.registers import DIRECTORY, registers_context, write_registers
 from hwgen.vendor.top_level import top_level
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hwgen.vendor.amd import amd_device
-from hwgen.vendor.registers import LIBRARY, VENDOR, VERSION
+from hwgen.vendor.names import LIBRARY, VENDOR, VERSION
 from hwgen.vendor.top_level import Bus
 
 QUARTUS_FAMILY, QUARTUS_DEVICE = "Arria 10", "10AX115S2F45I1SG"

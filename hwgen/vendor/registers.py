@@ -10,6 +10,7 @@ from peakrdl_ipxact import IPXACTExporter
 from systemrdl import RDLCompiler
 
 from hwgen.templates import render
+from hwgen.vendor.names import LIBRARY, VENDOR, VERSION
 from rtl_templates.register_map import (
     STATUS_HELP,
     Access,
@@ -25,8 +26,6 @@ DIRECTORY = "registers"
 RENDERED = ("accelerator.rdl", "accelerator_registers.py", "accelerator.html", "test_registers.py",
             "Makefile")
 """Files made from a template each."""
-VENDOR, LIBRARY, VERSION = "hwgen", "ip", "1.0"
-"""How IP catalogues list the accelerator, with its name."""
 
 RDL_ACCESS = {
     Access.READ_WRITE: "sw = rw; hw = r;",

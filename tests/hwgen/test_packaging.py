@@ -31,7 +31,8 @@ FILES = {"README.md", "bundle.pt", "manifest.json", "plan.json", "program/progra
          "registers/accelerator.rdl", "registers/accelerator.xml", "registers/accelerator_registers.py",
          "registers/Makefile", "registers/test_registers.py",
          "vitis/kernel.xml", "vitis/package_xo.tcl", "vivado/block_design.tcl", "vivado/constraints.xdc",
-         "vivado/package_ip.tcl", "vivado/synth_ooc.tcl", "vivado/xgui.tcl"}
+         "vivado/package_ip.tcl", "vivado/synth_ooc.tcl", "vivado/xgui.tcl", "driver/bert_accel.c",
+         "driver/bert_accel.h", "driver/bert_accel_build.h", "driver/classify.py"}
 
 REPORT = {"report/index.html", "report/summary.json", "report/summary.md"}
 """Not in the manifest: they also tell what has run since."""
