@@ -41,7 +41,9 @@ class PairedSums(wiring.Component):
     slots : int
         Products of a K-step, 1 to 4.
     bits : int
-        Width of the sums, 19 to 30, modulo which they are exact.
+        Width of the sums, 19 to 30. Both lanes are right as long as the sum of the low lane fits.
+    row : Component, optional
+        With the members of a PairedRow of that many slots, which it is unless given.
 
     Members
     -------
@@ -50,15 +52,16 @@ class PairedSums(wiring.Component):
     sums : :py:`Out(pair_layout(bits))`
     """
 
-    def __init__(self, slots, bits):
+    def __init__(self, slots, bits, row=None):
         self.slots, self.bits = slots, bits
+        self.row = row or PairedRow(slots)
         members = row_members(slots)
         del members["total"]
         super().__init__(members | {"sums": Out(pair_layout(bits))})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.row = row = PairedRow(self.slots)
+        m.submodules.row = row = self.row
         for name in ("high", "low", "weights", "accumulate", "first"):
             m.d.comb += getattr(row, name).eq(getattr(self, name))
         fresh = register(m, self.accumulate & self.first, "fresh", reset=True)

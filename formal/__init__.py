@@ -1,0 +1,1 @@
+"""Proofs by SAT: small harnesses around components, one file per proof, run by Yosys."""

@@ -1,0 +1,55 @@
+"""Every proof holds, and fails on a broken design."""
+
+import importlib.util
+import inspect
+
+import pytest
+
+from formal import beat_fifo, bursts, control_registers, paired_sums, requantizer
+from formal.__main__ import MODULES
+from formal.prover import ProofError
+from rtl_templates.beat_fifo import BeatFifo
+from rtl_templates.burst_generator import BurstGenerator
+from rtl_templates.control_registers import ControlRegisters
+from rtl_templates.paired_row import PairedRow
+from rtl_templates.paired_sums import PairedSums
+from rtl_templates.requantizer import RowRequantizer
+
+BROKEN = [
+    (beat_fifo.PROOFS[0], BeatFifo, "advance.eq(~self.o.valid | self.o.ready)", "advance.eq(self.o.ready)"),
+    (beat_fifo.PROOFS[0], BeatFifo, "!= self.depth)", "!= self.depth + 1)"),
+    (bursts.PROOFS[0], BurstGenerator, "m.d.sync += left.eq(0)",
+     "m.d.sync += [left.eq(0), self.o.valid.eq(0)]"),
+    (bursts.PROOFS[1], BurstGenerator, "room.eq(full - first)", "room.eq(full)"),
+    (control_registers.PROOFS[0], ControlRegisters, "& ~self.bus_bvalid)", ")"),
+    (control_registers.PROOFS[0], ControlRegisters, "(stage[2] & ~self.bus_rready)", "0"),
+    (paired_sums.PROOFS[0], PairedRow, "operands[0] << LOW_BITS", "operands[0] << LOW_BITS - 4"),
+    (paired_sums.PROOFS[1], PairedSums, "Mux(fresh, 0, before)", "before"),
+    (paired_sums.PROOFS[1], PairedSums, "Mux(fresh, 0, counted)", "counted"),
+    (requantizer.PROOFS[0], RowRequantizer, "(value + 1) >> 1", "value >> 1"),
+]
+
+
+def broken(component, old, new):
+    """The component as its source defines it, after one replacement."""
+    source = inspect.getsource(inspect.getmodule(component))
+    assert source.count(old) == 1, f"{old!r} is there {source.count(old)} times"
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("broken", loader=None))
+    exec(compile(source.replace(old, new), "broken", "exec"), module.__dict__)
+    return getattr(module, component.__name__)
+
+
+def cases(rows):
+    """Parameters, the slow proofs marked."""
+    return [pytest.param(*row, marks=[pytest.mark.nightly] if row[0].slow else []) for row in rows]
+
+
+@pytest.mark.parametrize("proof", cases([(proof,) for module in MODULES for proof in module.PROOFS]))
+def test_proof(proof):
+    proof.run()
+
+
+@pytest.mark.parametrize(("proof", "component", "old", "new"), cases(BROKEN))
+def test_proof_fails_on_a_broken_design(proof, component, old, new):
+    with pytest.raises(ProofError):
+        proof.run(broken(component, old, new))
