@@ -1,6 +1,7 @@
 # make demo     run the main job: prune, export, generate, simulate, compare
 # make test     run the tests
 # make nightly  run the slow proofs as well
+# make formal   run the proofs by SAT, with their times
 # make bench    print the measurements
 # make docs     build the documentation in build/docs
 # Each sets up .venv first; a second run skips what is done.
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 PLACER := $(VENV)/.ecp5
 DEMO := build/demo
 
-.PHONY: demo test nightly bench docs lint clean
+.PHONY: demo test nightly formal bench docs lint clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -35,6 +36,9 @@ nightly: $(READY) lint docs
 $(PLACER): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ecp5]'
 	@touch $@
+
+formal: $(READY)
+	$(BIN)/python -m formal
 
 bench: $(PLACER)
 	$(BIN)/python -m benchmarks
