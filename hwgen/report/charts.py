@@ -5,6 +5,9 @@ import math
 from hwgen.report.parts import Bar, Chart, Line, Meter, Pattern, Plot, Point, Segment
 from hwgen.report.theme import SERIES
 
+LABELLED = 150
+"""Pixels that a sloping roof needs for its label; a shorter one lies above all points and is left out."""
+
 
 def percent(share):
     """A share as CSS writes it.
@@ -92,13 +95,13 @@ def roofline(data, layers, colors):
     roofs = [("bus", data["bus_bytes_per_cycle"]), ("DRAM", data["dram_bytes_per_cycle"])]
     for name, slope in sorted(((n, s) for n, s in roofs if s), key=lambda one: one[1]):
         begin, end = max(low_x, low_y / slope), min(high_x, peak / slope)
-        if begin >= end:
+        if begin >= end or x(end) - x(begin) < LABELLED:
             continue
         angle = -math.degrees(math.atan2(y(begin * slope) - y(end * slope), x(end) - x(begin)))
         middle = math.sqrt(begin * end)
-        text = f"{name}: {slope:g} bytes a cycle" if x(end) - x(begin) > 150 else ""
-        lines.append(Line(x(begin), y(begin * slope), x(end), y(end * slope), "roof", text,
-                          x(middle), y(middle * slope) - 6, round(angle, 1)))
+        lines.append(Line(x(begin), y(begin * slope), x(end), y(end * slope), "roof",
+                          f"{name}: {slope:g} bytes a cycle", x(middle), y(middle * slope) - 6,
+                          round(angle, 1)))
     lines.append(Line(x(min(high_x, max(low_x, ridge))), y(peak), right, y(peak), "roof",
                       f"compute: {peak:,} MACs a cycle", right - 4, y(peak) - 6, 0, "end"))
     points = [Point(x(layer["macs_per_byte"]), y(layer["macs_per_cycle"]), colors[layer["role"]],

@@ -135,7 +135,7 @@ def _tiles(data):
     tiles = [Figure("Cycles a sequence", f"{run:,.0f}", origin, f"{build['tokens']} tokens")]
     if build["device"]:
         clock = build["assumed_clock_mhz"]
-        tiles.append(Figure("Time a sequence", f"{run / clock / 1e3:.2f} ms", Origin.ASSUMED,
+        tiles.append(Figure("Time a sequence", f"{run / clock / 1e3:.3g} ms", Origin.ASSUMED,
                             f"if the clock is {clock:g} MHz"))
     tiles += [
         Figure("Multipliers at work", f"{100 * cycles['utilization']:.1f} %", MODELLED,
