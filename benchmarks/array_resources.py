@@ -131,8 +131,8 @@ def part_table(measured):
 
 def sums_in(case):
     """Where the accumulators are."""
-    return {Accumulation.TREE: "LUT", Accumulation.DSP: "DSP",
-            Accumulation.PAIRED: "DSP of two lanes"}[case.spec.accumulation]
+    return {Accumulation.TREE: "LUTs", Accumulation.DSP: "DSPs",
+            Accumulation.PAIRED: "DSPs of two lanes"}[case.spec.accumulation]
 
 
 def table(head, rows):
@@ -149,7 +149,7 @@ def comparison(measured):
         if name != "row-balanced":
             continue
         dense = found["dense", family, accumulation, use_dsp][1]
-        where = f"{family}, sums in {sums_in(case)}s" if use_dsp else f"{family}, multipliers in LUTs"
+        where = f"{family}, sums in {sums_in(case)}" if use_dsp else f"{family}, multipliers in LUTs"
         facts = [f"{ours.lut_sites / dense.lut_sites:.2f} of the LUTs" if dense.lut_sites
                  else f"{ours.lut_sites} LUTs against none"]
         if dense.dsp:
