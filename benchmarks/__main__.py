@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("projection", "quantize_step", "harness_speed", "linear_layers", "encoder_layer", "map_pruning",
-              "array_resources", "device_plans", "fmax")
+BENCHMARKS = ("projection", "admm_step", "quantize_step", "harness_speed", "linear_layers", "encoder_layer",
+              "map_pruning", "array_resources", "device_plans", "fmax")
 
 
 def main():

@@ -39,7 +39,7 @@ class AdmmState:
         self._refresh_anchors()
 
     def _project(self, name, weight):
-        return self.structure.project(weight, self.norms.get(name))
+        return self.structure.of_layer(name).project(weight, self.norms.get(name))
 
     def _refresh_anchors(self):
         # W is pulled towards Z - U; kept as one tensor, because every step reads it.

@@ -2,8 +2,9 @@
 
 import click
 
+from compressor.analysis_cli import compare, sensitivity, sweep, weights
 from compressor.export_cli import export, verify
-from compressor.training_cli import compare, recover, train
+from compressor.training_cli import recover, train
 
 
 @click.group()
@@ -29,5 +30,9 @@ def presets(name):
     click.echo((PRESET_DIR / f"{name}.yaml").read_text(encoding="utf-8"), nl=False)
 
 
-for command in (train, recover, compare, export, verify):
+for command in (train, recover, sensitivity, sweep, compare, weights, export, verify):
     main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, read_compression
 from compressor.recipes import Recipe
+from compressor.tasks import glue_score
 
 
 def compare_runs(folders):
@@ -40,11 +41,34 @@ def _row(folder):
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelDirError(f"{folder / METRICS_FILE}: cannot be read: {error}") from error
     stages = " > ".join(stage.label for stage in recipe.stages)
-    return {"run": folder.name, "task": info.task, "structure": info.structure.description,
+    return {"run": folder.name, "task": info.task, "structure": info.whole_structure.description,
             "method": f"{stages}, distilled" if recipe.distillation else stages,
             "kept": round(kept, 4), "storage": round(storage, 4), "seed": recipe.training.seed,
             "metrics": {name.removeprefix("eval_"): value for name, value in metrics.items()
                         if name.startswith("eval_")}}
+
+
+GLUE_EIGHT = (("mnli", "validation_matched_accuracy"), ("mnli", "validation_mismatched_accuracy"),
+              ("sst2", "accuracy"), ("qnli", "accuracy"), ("cola", "matthews_correlation"),
+              ("stsb", "spearman"), ("mrpc", "f1"), ("rte", "accuracy"))
+"""The eight numbers whose geometric mean the papers call the average: task and metric."""
+
+
+def glue_averages(rows):
+    """The papers' GLUE average of every method that has been run on all seven tasks with one seed.
+
+    Returns
+    -------
+    list of dict
+        ``structure``, ``method``, ``seed`` and ``average``, in percent.
+    """
+    groups = {}
+    for row in rows:
+        found = groups.setdefault((row["structure"], row["method"], row["seed"]), {})
+        found |= {(row["task"], name): 100 * value for name, value in row["metrics"].items()}
+    return [{"structure": structure, "method": method, "seed": seed,
+             "average": glue_score([found[key] for key in GLUE_EIGHT])}
+            for (structure, method, seed), found in groups.items() if all(key in found for key in GLUE_EIGHT)]
 
 
 def markdown_table(rows):

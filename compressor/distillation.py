@@ -68,7 +68,7 @@ class Distiller:
         self._accepts = set(inspect.signature(teacher.forward).parameters)
         self._sums, self._count = {}, 0
 
-    def loss(self, outputs, inputs):
+    def loss(self, outputs, inputs, layer=None):
         """The weighted sum of all parts, a scalar tensor.
 
         Parameters
@@ -77,12 +77,17 @@ class Distiller:
             Of the student, called with ``inputs`` and :attr:`wanted`.
         inputs : dict of str to tensor
             ``attention_mask`` of shape (B, S), 1 at real tokens; ``labels`` where the task loss counts.
+        layer : int, optional
+            Of all parts, only the distance of this encoder layer's output.
         """
         section, mask = self.section, inputs["attention_mask"].bool()
         with torch.no_grad():
             target = self.teacher(**{name: value for name, value in inputs.items()
                                      if name in self._accepts and name != "labels"}, **self.wanted)
         parts = {}
+        if layer is not None:
+            own, wanted = list(self._pairs(outputs.hidden_states, target.hidden_states))[layer + 1]
+            return section.hidden * hidden_loss(own, wanted, mask)
         if section.labels and "labels" in inputs:
             parts["labels"] = outputs.loss
         if section.logits:

@@ -7,10 +7,13 @@ import torch
 from transformers import Trainer
 
 from compressor.distillation import Distiller, load_teacher
-from compressor.stages import CheckpointError
+from compressor.stage_checkpoint import CheckpointError
 
 DENSE_TEACHER = "dense"
 """Name of the teacher that is the model itself, before pruning."""
+
+GIVEN_TEACHER = "model"
+"""Name of the teacher that is the model as it was given, pruned or not."""
 
 FUSED_ATTENTION = ("sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 """Attention implementations that return no attention maps."""
@@ -41,7 +44,7 @@ class DistillingTrainer(Trainer):
         if distillation.attention and self.model.config._attn_implementation in FUSED_ATTENTION:
             # A fused kernel returns no attention maps; the model's files do not name the kernel.
             self.model.set_attn_implementation("eager")
-        if distillation.teacher != DENSE_TEACHER:
+        if distillation.teacher not in (DENSE_TEACHER, GIVEN_TEACHER):
             self._begin(load_teacher(distillation.teacher, self.model))
 
     def _begin(self, teacher):
@@ -53,6 +56,11 @@ class DistillingTrainer(Trainer):
     def is_distilling(self):
         """Whether the next step learns from the teacher."""
         return self.distiller is not None
+
+    @property
+    def layer_to_fit(self):
+        """Encoder layer whose output alone the next step fits to the teacher's; None for all."""
+        return None
 
     @property
     def _teacher_folder(self):
@@ -80,7 +88,7 @@ class DistillingTrainer(Trainer):
         if not self.is_distilling or (not self.model.training and "labels" in inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         outputs = model(**inputs, **self.distiller.wanted)
-        loss = self.distiller.loss(outputs, inputs)
+        loss = self.distiller.loss(outputs, inputs, layer=self.layer_to_fit if model.training else None)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs, *args, **kwargs):

@@ -7,7 +7,7 @@ exported with the same ones.
 import json
 import math
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -172,6 +172,13 @@ class EncoderScales:
             layers.append(_layer_scales(observed, x))
             x = layers[-1].output
         return cls(input=entrance, layers=tuple(layers))
+
+    def of_units(self, left):
+        """Scales of a model that has been shrunken: ``left`` is what shrink() returned."""
+        neurons = [units.neurons.cpu().numpy() for units in left]
+        return replace(self, layers=tuple(
+            replace(layer, gelu=replace(layer.gelu, outliers=layer.gelu.outliers[kept]))
+            for layer, kept in zip(self.layers, neurons, strict=True)))
 
     def entrances(self):
         """ActivationScales of every layer's input, and at the end those of the encoder's output."""

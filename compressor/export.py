@@ -28,7 +28,8 @@ from compressor.reload import (
     linear_layer,
     module_path,
 )
-from compressor.structures import StructureError
+from compressor.removed_units import shrink
+from compressor.structures import Dense, StructureError
 from compressor.tasks import compute_metrics
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
@@ -93,13 +94,17 @@ def export(model_dir, out, *, task, rows, validation=None, methods=None, attenti
     # Scales of a training with other attention maps would not fit these.
     as_trained = (pruning is None) == (info.map_pruning is None)
     scales = _trained_scales(model_dir, model) if as_trained and not methods else None
+    structure_of = {name: info.structure_of(module_path(model, name)).stored()
+                    for name in _layer_names(model)}
+    left = shrink(model, aligned=_aligned_layers(structure_of))
+    scales = scales and scales.of_units(left)
     note(f"calibrating on {len(rows)} rows of {task.name}" if scales is None
          else "quantizing with the scales that the model was trained with")
     if methods:
         layers, operators = quantize_layers(model, calibrate_linears(model, batches, methods=methods),
-                                            info.structure_of), {}
+                                            structure_of), {}
     else:
-        quantized = _quantize_encoder(model, batches, scales, info, model_dir, pruning)
+        quantized = _quantize_encoder(model, batches, scales, structure_of, model_dir, pruning)
         layers, operators = quantized.layers, to_tensors(quantized.operators)
     bundle = Bundle(
         model={"architecture": names.name, "config": names.plain_config(model.config), "task": info.task,
@@ -127,19 +132,29 @@ def quantize_layers(model, scales, structure_of):
     model : transformers.PreTrainedModel
     scales : dict of str to LinearScales
         From :func:`compressor.calibration.calibrate_linears`.
-    structure_of : function of a layer name
-        The structure of a layer, by its path in the model; see :mod:`compressor.structures`.
+    structure_of : dict of str to structure
+        The structure of each layer, by name; see :mod:`compressor.structures`.
     """
     layers = {}
-    for index in range(model.config.num_hidden_layers):
-        for role in ROLES:
-            name = layer_name(index, role)
-            linear = linear_layer(model, name)
-            layers[name] = quantize_layer(
-                name, role, linear.weight.detach().numpy(), linear.bias.detach().numpy(),
-                structure=structure_of(module_path(model, name)), input_scale=scales[name].input_scale,
-                output_scale=scales[name].output_scale)
+    for name, role in _layer_names(model).items():
+        linear = linear_layer(model, name)
+        layers[name] = quantize_layer(
+            name, role, linear.weight.detach().numpy(), linear.bias.detach().numpy(),
+            structure=structure_of[name], input_scale=scales[name].input_scale,
+            output_scale=scales[name].output_scale)
     return layers
+
+
+def _layer_names(model):
+    """Roles of all linear layers of the encoder by their names in the bundle, in execution order."""
+    return {layer_name(index, role): role for index in range(model.config.num_hidden_layers)
+            for role in ROLES}
+
+
+def _aligned_layers(structure_of):
+    """Encoder layers whose feed-forward weights have a pattern or a mask for each 4x4 block."""
+    return {index for index in range(len(structure_of) // len(ROLES))
+            if any(structure_of[layer_name(index, role)] != Dense() for role in ("ffn1", "ffn2"))}
 
 
 def compare_quantized(bundle, task, rows, tokenizer, model):
@@ -192,13 +207,10 @@ def _trained_scales(model_dir, model):
         raise ModelDirError(str(error)) from error
 
 
-def _quantize_encoder(model, batches, scales, info, model_dir, pruning):
-    names = [layer_name(index, role) for index in range(model.config.num_hidden_layers) for role in ROLES]
+def _quantize_encoder(model, batches, scales, structure_of, model_dir, pruning):
     try:
         return quantize_encoder(model, scales or calibrate_encoder(model, batches),
-                                structure_of={name: info.structure_of(module_path(model, name))
-                                              for name in names},
-                                map_pruning=pruning)
+                                structure_of=structure_of, map_pruning=pruning)
     except StructureError as error:
         raise ModelDirError(f"{model_dir}: {error}") from error
     except ValueError as error:
@@ -223,9 +235,8 @@ def _batches(tokenizer, task, rows, max_tokens):
 
 
 def _host_state(model):
-    layers = {layer_parameter(model, layer_name(index, role), kind)
-              for index in range(model.config.num_hidden_layers)
-              for role in ROLES for kind in ("weight", "bias")}
+    layers = {layer_parameter(model, name, kind)
+              for name in _layer_names(model) for kind in ("weight", "bias")}
     return {name: tensor.detach().float().contiguous().clone()
             for name, tensor in model.state_dict().items() if name not in layers}
 

@@ -3,6 +3,32 @@
 import torch
 
 
+class HiddenWeights:
+    """Dense weights, kept aside while the model holds the pruned ones: between forward pass and clipping.
+
+    ``parameters``: dict of str to Parameter.
+    """
+
+    def __init__(self, parameters):
+        self.parameters = parameters
+        self._dense = {}
+
+    @torch.no_grad()
+    def hide(self, masks):
+        """Set what the masks leave out to zero in the model."""
+        for name, parameter in self.parameters.items():
+            if name in masks:
+                self._dense[name] = parameter.detach().clone()
+                parameter.mul_(masks[name])
+
+    @torch.no_grad()
+    def restore(self):
+        """Bring the dense weights back."""
+        for name, dense in self._dense.items():
+            self.parameters[name].copy_(dense)
+        self._dense.clear()
+
+
 class FixedMasks:
     """Masks of the pruned weights, from the moment they are frozen.
 
@@ -30,12 +56,23 @@ class FixedMasks:
         with torch.no_grad():
             for name, weight in weights.items():
                 square = float(weight.float().square().sum())
-                projected, found = structure.project(weight, (norms or {}).get(name))
+                projected, found = structure.of_layer(name).project(weight, (norms or {}).get(name))
                 weight.copy_(projected)
                 masks[name] = found.mask
                 kept += found.retained_energy * square
                 total += square
         return cls(weights, masks), (kept / total if total else 1.0)
+
+    @classmethod
+    @torch.no_grad()
+    def remove(cls, parameters, masks):
+        """Set what given masks leave out to zero, for good; returns (masks, retained energy)."""
+        masked = {name: parameter for name, parameter in parameters.items() if name in masks}
+        before = sum(float(parameter.float().square().sum()) for parameter in masked.values())
+        fixed = cls(masked, masks)
+        fixed.apply()
+        after = sum(float(parameter.float().square().sum()) for parameter in masked.values())
+        return fixed, (after / before if before else 1.0)
 
     @torch.no_grad()
     def apply(self):

@@ -17,9 +17,13 @@ import numpy as np
 from transformers import AutoModelForSequenceClassification
 
 from compressor.attention_maps import set_map_pruning
+from compressor.budget import PerLayer
+from compressor.group_structures import Blocks, HeadsRows, RowsAndColumns
 from compressor.intops.map_pruning import IntegerMapPruning
 from compressor.pools import PatternPool
+from compressor.projection import Structure
 from compressor.reload import architecture_of, load_tokenizer
+from compressor.removed_units import find_units
 from compressor.structures import NM, Dense, Pattern, Unstructured
 from compressor.targets import target_layers
 
@@ -28,7 +32,8 @@ RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.json"
 LOG_FILE = "train_log.jsonl"
 
-_PARAMETRIC = {"nm": NM, "unstructured": Unstructured}
+_PARAMETRIC = {"nm": NM, "unstructured": Unstructured, "blocks": Blocks, "rows_columns": RowsAndColumns,
+               "heads_rows": HeadsRows}
 
 FORMAT = "compressor-model"
 SCHEMA_VERSION = 1
@@ -40,11 +45,13 @@ class ModelDirError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerInfo:
-    """Role ("q" ... "ffn2"), shape (rows, K) and name of the structure of a layer."""
+    """Role ("q" ... "ffn2"), shape (rows, K) and name of the structure of a layer; its own density, if a
+    budget chose one."""
 
     role: str
     shape: tuple[int, int]
     structure: str
+    density: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +71,17 @@ class CompressionInfo:
         Every linear layer of the encoder, in execution order, by path relative to the encoder.
     map_pruning : IntegerMapPruning or None
         Patterns of attention maps and their power, for all layers; None if maps are whole.
+    units : tuple of (int, int), optional
+        Heads and neurons that are left in each encoder layer; None if none were removed.
     """
 
     task: str
     labels: tuple[str, ...]
     max_tokens: int
-    structure: Dense | Pattern | NM | Unstructured
+    structure: Structure
     layers: dict[str, LayerInfo]
     map_pruning: IntegerMapPruning | None = None
+    units: tuple[tuple[int, int], ...] | None = None
 
     @property
     def pool(self):
@@ -80,17 +90,35 @@ class CompressionInfo:
 
     def structure_of(self, name):
         """The structure of one layer, see :mod:`compressor.structures`."""
-        return Dense() if self.layers[name].structure == "dense" else self.structure
+        return Dense() if self.layers[name].structure == "dense" else self.whole_structure.of_layer(name)
+
+    @property
+    def whole_structure(self):
+        """The structure of all pruned layers; a PerLayer if they differ."""
+        shares = [(name, 1.0 if layer.structure == "dense" else layer.density)
+                  for name, layer in self.layers.items()]
+        kinds = {(layer.role, layer.structure) for layer in self.layers.values()}
+        uniform = (all(layer.density is None for layer in self.layers.values())
+                   and len(kinds) == len({role for role, _ in kinds}))
+        return self.structure if uniform else PerLayer(self.structure, tuple(shares))
 
 
-def describe(model, *, structure, pruned, task, max_tokens, map_pruning=None):
-    """The CompressionInfo of a model whose layers named in ``pruned`` have ``structure``."""
-    layers = {name: LayerInfo(role=target.role, shape=tuple(target.module.weight.shape),
-                              structure=structure.name if name in pruned else "dense")
-              for name, target in target_layers(model).items()}
+def describe(model, *, structure, pruned, task, max_tokens, map_pruning=None, removed=False):
+    """The CompressionInfo of a model whose layers named in ``pruned`` have ``structure``.
+
+    ``removed``: heads and neurons have been removed, and are counted.
+    """
+    layers, own = {}, isinstance(structure, PerLayer)
+    for name, target in target_layers(model).items():
+        chosen = structure.of_layer(name) if name in pruned else Dense()
+        layers[name] = LayerInfo(role=target.role, shape=tuple(target.module.weight.shape),
+                                 structure=chosen.name,
+                                 density=getattr(chosen, "density", None) if own else None)
+    base = structure.base if own else structure
     return CompressionInfo(task=task.name, labels=task.labels, max_tokens=max_tokens,
-                           structure=structure if pruned else Dense(), layers=layers,
-                           map_pruning=map_pruning)
+                           structure=base if pruned else Dense(), layers=layers,
+                           map_pruning=map_pruning,
+                           units=tuple(units.counts for units in find_units(model)) if removed else None)
 
 
 def check_model(model, info):
@@ -109,6 +137,9 @@ def check_model(model, info):
             info.structure_of(name).verify(target.module.weight.detach())
         except ValueError as error:
             raise ModelDirError(f"{name}: {error}") from error
+    if info.units is not None and (found := tuple(units.counts for units in find_units(model))) != info.units:
+        raise ModelDirError(f"the model has (heads, neurons) {list(found)} in its layers; {COMPRESSION_FILE} "
+                            f"says {list(info.units)}")
 
 
 def summarize(model, info):
@@ -118,10 +149,12 @@ def summarize(model, info):
         weight = target.module.weight
         weights += weight.numel()
         nonzero += int((weight != 0).sum())
-        bits += info.structure_of(name).bits(tuple(weight.shape))
-    return {"structure": info.structure.description, "stored_as": info.structure.stored().name,
+        bits += info.structure_of(name).weight_bits(weight)
+    units = {} if info.units is None else {"heads": [heads for heads, _ in info.units],
+                                           "neurons": [neurons for _, neurons in info.units]}
+    return {"structure": info.whole_structure.description, "stored_as": info.structure.stored().name,
             "encoder_weights": weights, "nonzero_weights": nonzero, "dense_int8_bits": 8 * weights,
-            "compressed_int8_bits": bits}
+            "compressed_int8_bits": bits, **units}
 
 
 def write_model_dir(folder, *, model, tokenizer, info, recipe, metrics, scales=None):
@@ -193,7 +226,7 @@ def read_compression(folder):
         if maps is not None:
             maps = IntegerMapPruning(patterns=_read_patterns(maps["patterns"]), power=maps["power"])
         layers = {name: LayerInfo(role=layer["role"], shape=tuple(layer["shape"]),
-                                  structure=layer["structure"])
+                                  structure=layer["structure"], density=layer.get("density"))
                   for name, layer in values["layers"].items()}
         odd = {layer.structure for layer in layers.values()} - {"dense", structure.name}
         if odd:
@@ -201,7 +234,8 @@ def read_compression(folder):
                                 f"{structure.description}")
         return CompressionInfo(task=values["task"], labels=tuple(values["labels"]),
                                max_tokens=values["max_tokens"], structure=structure, layers=layers,
-                               map_pruning=maps)
+                               map_pruning=maps, units=values.get("units") and tuple(
+                                   (heads, neurons) for heads, neurons in values["units"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ModelDirError):
             raise
@@ -229,9 +263,11 @@ def _to_plain(info):
         section = {"kind": info.structure.name, **asdict(info.structure)}
     return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "task": info.task,
             "labels": list(info.labels), "max_tokens": info.max_tokens, "pool": pool, "structure": section,
-            "attention_maps": maps,
+            "attention_maps": maps, "units": info.units,
             "layers": {name: {"role": layer.role, "shape": list(layer.shape),
-                              "structure": layer.structure} for name, layer in info.layers.items()}}
+                              "structure": layer.structure,
+                              **({} if layer.density is None else {"density": layer.density})}
+                       for name, layer in info.layers.items()}}
 
 
 def _plain_patterns(patterns):

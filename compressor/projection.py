@@ -5,6 +5,18 @@ from dataclasses import dataclass
 import torch
 
 
+class Structure:
+    """What structures share; :mod:`compressor.structures` says what else each of them has."""
+
+    def of_layer(self, name):
+        """The structure of one layer, by module path; the same for all unless a budget chose otherwise."""
+        return self
+
+    def weight_bits(self, weight):
+        """Bits that a pruned matrix needs; structures that drop whole blocks count those that are left."""
+        return self.bits(tuple(weight.shape))
+
+
 class StructureError(ValueError):
     """A weight matrix that does not have its structure; the message says where."""
 

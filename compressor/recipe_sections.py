@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from compressor.blocks import NM_GROUP_MAX
 
 Role = Literal["q", "k", "v", "o", "ffn1", "ffn2"]
-Epochs = Annotated[float, Field(gt=0, le=1000)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -68,13 +67,44 @@ class UnstructuredStructure(_Structure):
     density: float = Field(0.5, gt=0, lt=1)
 
 
+class BlocksStructure(_Structure):
+    """Blocks of ``rows`` x ``columns`` weights, kept whole or removed.
+
+    ``density`` is the share of the blocks of every matrix that is kept; without it training decides, in a
+    stage ``learned_topk`` or ``group_lasso`` with the proximal solver. 4R x 4 is what one K-step of an array
+    with R block units computes.
+    """
+
+    kind: Literal["blocks"]
+    rows: int = Field(16, ge=1, le=256)
+    columns: int = Field(4, ge=1, le=256)
+    density: float | None = Field(None, gt=0, lt=1)
+
+
+class RowsColumnsStructure(_Structure):
+    """Rows and columns inside blocks of ``rows`` x ``columns``, as in block-structured pruning (S2);
+    ``density`` as in ``blocks``."""
+
+    kind: Literal["rows_columns"]
+    rows: int = Field(64, ge=1, le=4096)
+    columns: int = Field(64, ge=1, le=4096)
+    density: float | None = Field(None, gt=0, lt=1)
+
+
+class HeadsRowsStructure(_Structure):
+    """Whole heads and rows, chosen by a stage ``learned_topk`` (MLPruning, S3, first step)."""
+
+    kind: Literal["heads_rows"]
+
+
 class ModelStructure(_Structure):
     """What the model directory given as ``--model`` has: for a model pruned before, as by recovery."""
 
     kind: Literal["model"]
 
 
-Structure = Annotated[PatternStructure | NMStructure | UnstructuredStructure | ModelStructure,
+Structure = Annotated[PatternStructure | NMStructure | UnstructuredStructure | BlocksStructure
+                      | RowsColumnsStructure | HeadsRowsStructure | ModelStructure,
                       Field(discriminator="kind")]
 
 
@@ -93,6 +123,56 @@ class Pool(Section):
         if (self.build == "file") != (self.file is not None):
             raise ValueError("pool.file is needed with build: file, and only there")
         return self
+
+
+class Budget(Section):
+    """What the pruned layers may take together; how much of each is kept follows from it.
+
+    See :mod:`compressor.budget`.
+
+    One of ``cycles``, ``latency_us`` with ``clock_mhz``, and ``weight_kib``. Decided when pruning begins: by
+    ``sensitivity`` if given, else by the weights that a projection removes.
+
+    Parameters
+    ----------
+    cycles : int
+        Clock cycles of the whole encoder on one sequence of full length.
+    latency_us, clock_mhz : float
+        The same as a time, at a clock.
+    weight_kib : float
+        int8 weights and indices of the pruned layers, in KiB.
+    costs : str
+        File of ``hwgen costs``, for a model of the same sizes; needed but for weight_kib.
+    sensitivity : str
+        File of ``compress sensitivity``.
+    """
+
+    cycles: int | None = Field(None, ge=1)
+    latency_us: float | None = Field(None, gt=0)
+    clock_mhz: float | None = Field(None, gt=0)
+    weight_kib: float | None = Field(None, gt=0)
+    costs: str | None = None
+    sensitivity: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one_budget(self):
+        given = [name for name in ("cycles", "latency_us", "weight_kib") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("a budget is one of cycles, latency_us (with clock_mhz) and weight_kib, "
+                             f"not {' and '.join(given) or 'none of them'}")
+        if (self.latency_us is None) != (self.clock_mhz is None):
+            raise ValueError("latency_us and clock_mhz go together")
+        if (self.weight_kib is None) != (self.costs is not None):
+            raise ValueError("budget.costs names a file of `hwgen costs`: needed for cycles and latency_us, "
+                             "and only there")
+        return self
+
+    @property
+    def limit(self):
+        """The budget as (number, unit): cycles or bits."""
+        if self.weight_kib is not None:
+            return int(self.weight_kib * 8192), "bits"
+        return (self.cycles or int(self.latency_us * self.clock_mhz)), "cycles"
 
 
 class AttentionMaps(Section):
@@ -160,8 +240,10 @@ class Distillation(Section):
     Parameters
     ----------
     teacher : str
-        "dense": the model as it is when pruning begins, after the recipe's own dense stage. Otherwise the
-        directory of a model that was fine-tuned on the task; it may have a multiple of the layers.
+        "dense": the model as it is when pruning begins, after the recipe's own dense stage. "model": the
+        model given as ``--model``, as it came, fine-tuned and perhaps pruned; so the second step of
+        MLPruning learns from the result of the first. Otherwise the directory of a model that was
+        fine-tuned on the task; it may have a multiple of the layers.
     labels : float
         Weight of the task's own loss.
     logits, temperature : float
@@ -183,95 +265,3 @@ class Distillation(Section):
         if not (self.logits or self.hidden or self.attention):
             raise ValueError("one of logits, hidden and attention must be above 0")
         return self
-
-
-class _Stage(Section):
-    epochs: Epochs
-    learning_rate: Rate | None = None
-    name: str | None = Field(None, pattern=r"^[a-z0-9_-]+$")
-
-    @property
-    def label(self):
-        """The stage's name; its method if it has none."""
-        return self.name or self.method
-
-
-class DenseStage(_Stage):
-    """Plain fine-tuning, nothing pruned."""
-
-    method: Literal["dense"]
-
-
-class AdmmStage(_Stage):
-    """Pulls the weights towards the structure while they stay dense.
-
-    Parameters
-    ----------
-    rho : float
-        Weight of the penalty ``rho / 2 * ||W - Z + U||^2`` (coupling: loss), or share of the gap that
-        a step closes at the peak rate (coupling: decoupled).
-    interval : int or "auto"
-        Optimizer steps between two updates of Z and U; auto is ``max(80, steps / 20)``.
-    init : str
-        "projected": Z starts as the projection of W; "zero": as in the paper, at first plain decay.
-    coupling : str
-        "loss": the penalty's gradient goes through clipping and AdamW, as in the paper. "decoupled":
-        a proximal step after AdamW's, which converges at small rates where the other does not.
-    """
-
-    method: Literal["admm"]
-    rho: float = Field(0.01, gt=0, le=100)
-    interval: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    init: Literal["projected", "zero"] = "projected"
-    coupling: Literal["loss", "decoupled"] = "loss"
-
-    def interval_steps(self, steps):
-        """Interval in optimizer steps, for a stage of ``steps`` steps."""
-        return max(80, steps // 20) if self.interval == "auto" else self.interval
-
-
-class SrSteStage(_Stage):
-    """Trains dense weights through their projection, see :mod:`compressor.sr_ste`.
-
-    After an ADMM stage it goes on with that stage's weights; nothing is set to zero before the end.
-
-    Parameters
-    ----------
-    decay : float
-        Lambda of the paper: gradient of removed weights, over the weight.
-    interval : int
-        Optimizer steps between two updates of the masks.
-    """
-
-    method: Literal["sr_ste"]
-    decay: float = Field(2e-4, ge=0, le=1)
-    interval: int = Field(1, ge=1)
-
-
-class RetrainStage(_Stage):
-    """Projects the weights at its start and trains what is left; the masks never change again."""
-
-    method: Literal["retrain"]
-
-
-class QuantizeStage(_Stage):
-    """Quantization-aware training: the forward pass computes the integers of the exported model.
-
-    At its start the weights are pruned for good, if the recipe prunes, and the activation scales are
-    calibrated; they stay as they are, and ``compress export`` uses them.
-
-    Parameters
-    ----------
-    calibration_rows : int
-        Training rows, from the first, that the activation scales are chosen for.
-    """
-
-    method: Literal["quantize"]
-    calibration_rows: int = Field(128, ge=1)
-
-
-Stage = Annotated[DenseStage | AdmmStage | SrSteStage | RetrainStage | QuantizeStage,
-                  Field(discriminator="method")]
-
-STAGE_ORDER = ("dense", "admm", "sr_ste", "retrain", "quantize")
-"""Methods of stages in the order in which they may follow each other."""

@@ -21,17 +21,17 @@ from pydantic import Field, ValidationError, model_validator
 
 from compressor.pools import MAP_KEEPS
 from compressor.recipe_sections import (
-    STAGE_ORDER,
     AttentionMaps,
+    Budget,
     Distillation,
     PatternStructure,
     Pool,
     Section,
-    Stage,
     Structure,
     Targets,
     Training,
 )
+from compressor.recipe_stages import STAGE_ORDER, Stage
 
 PRESET_DIR = Path(__file__).parent / "presets"
 
@@ -47,6 +47,7 @@ class Recipe(Section):
     targets: Targets = Targets()
     structure: Structure = PatternStructure(kind="pattern")
     pool: Pool = Pool()
+    budget: Budget | None = None
     attention_maps: AttentionMaps | None = None
     training: Training = Training()
     distillation: Distillation | None = None
@@ -70,12 +71,57 @@ class Recipe(Section):
         if self.structure.kind == "model" and self.stages[0].method == "dense":
             raise ValueError("a dense stage would undo the pruning that structure: {kind: model} keeps; "
                              "remove the stage")
+        self._check_units()
         if self.attention_maps and self.prunes and self.structure.kind == "pattern" and (
                 self.pool.balance != "row" or self.pool.keep not in MAP_KEEPS):
             raise ValueError("attention_maps use patterns of the pool, which needs balance: row and keep: "
                              f"{' or '.join(map(str, MAP_KEEPS))}, not balance: {self.pool.balance} and "
                              f"keep: {self.pool.keep}")
         return self
+
+    def _check_units(self):
+        kind, methods = self.structure.kind, {stage.method for stage in self.stages}
+        learned = "learned_topk" in methods
+        if learned and kind not in ("heads_rows", "blocks"):
+            raise ValueError("a stage learned_topk needs structure: {kind: heads_rows} or {kind: blocks}, "
+                             f"not {kind}")
+        if learned and methods & {"admm", "group_lasso", "sr_ste"}:
+            raise ValueError("a stage learned_topk goes with dense, reconstruct, retrain and quantize alone")
+        if "gradual" in methods and (kind not in ("unstructured", "blocks", "rows_columns")
+                                     or methods & {"admm", "group_lasso", "learned_topk", "sr_ste"}):
+            raise ValueError("a stage gradual needs structure unstructured, blocks or rows_columns, and goes "
+                             "with dense, reconstruct, retrain and quantize alone")
+        if "reconstruct" in methods and not (self.distillation and self.distillation.hidden):
+            raise ValueError("a stage reconstruct needs distillation with hidden above 0")
+        if kind == "heads_rows" and not learned:
+            raise ValueError("structure: {kind: heads_rows} needs a stage learned_topk, which chooses them")
+        pairs = ({"q", "k", "v", "o"}, {"ffn1", "ffn2"})
+        roles = set(self.targets.roles)
+        if kind == "heads_rows" and any(pair & roles not in (pair, set()) for pair in pairs):
+            raise ValueError("heads_rows removes heads from q, k, v and o together and neurons from ffn1 and "
+                             "ffn2 together; name all of them in targets.roles, or none")
+        lasso = [stage for stage in self.stages if stage.method == "group_lasso"]
+        if lasso and kind not in ("blocks", "rows_columns"):
+            raise ValueError("a stage group_lasso needs structure: {kind: blocks} or {kind: rows_columns}, "
+                             f"not {kind}")
+        if self.budget and (learned or kind in ("unstructured", "model") or not self.prunes):
+            raise ValueError("a budget chooses what a projection keeps: it needs structure pattern, nm, "
+                             "blocks or rows_columns and a stage that projects (admm, group_lasso, sr_ste, "
+                             "retrain)")
+        if kind not in ("blocks", "rows_columns"):
+            return
+        if self.budget:
+            if self.structure.density is not None:
+                raise ValueError("structure.density has no place beside a budget, which chooses it layer by "
+                                 "layer; remove one of them")
+            return
+        chosen = learned or any(stage.solver == "proximal" for stage in lasso)
+        if self.structure.density is None and not chosen:
+            raise ValueError("structure.density is needed: no stage decides by itself what is removed "
+                             "(learned_topk, or group_lasso with solver: proximal)")
+        if learned and self.structure.density is not None:
+            raise ValueError("structure.density has no place beside a stage learned_topk, whose `remaining` "
+                             "says what is kept; remove it")
 
     @property
     def prunes(self):
@@ -127,6 +173,36 @@ class Recipe(Section):
     def to_yaml(self):
         """YAML text that :meth:`from_yaml` reads back as an equal recipe."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def changed_recipe(recipe, changes):
+    """A recipe with other values.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    changes : dict of str to str
+        Values as YAML, by key with dots; stages by their number from 0.
+
+    Raises
+    ------
+    RecipeError
+        If a key leads nowhere, or the result is no recipe.
+
+    >>> recipe = Recipe.from_dict({"schema_version": 1, "stages": [{"method": "admm", "epochs": 1}]})
+    >>> changed_recipe(recipe, {"stages.0.rho": "0.5", "training.seed": "3"}).stages[0].rho
+    0.5
+    """
+    values = recipe.to_dict()
+    for key, value in changes.items():
+        place, *path = values, *key.split(".")
+        try:
+            for part in path[:-1]:
+                place = place[int(part) if isinstance(place, list) else part]
+            place[int(path[-1]) if isinstance(place, list) else path[-1]] = yaml.safe_load(value)
+        except (KeyError, IndexError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise RecipeError(f"{key}={value}: no such place in the recipe ({error})") from error
+    return Recipe.from_dict(values, source=", ".join(f"{key}={value}" for key, value in changes.items()))
 
 
 def preset_names():

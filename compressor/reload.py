@@ -49,7 +49,8 @@ def layer_parameter(model, name, kind):
 def to_model(bundle):
     """The bundle's model in float32, in evaluation mode: host part and dequantized weights.
 
-    Its attention maps are pruned if the bundle's are.
+    Its attention maps are pruned if the bundle's are, and its layers are as small where heads and neurons
+    have been removed.
 
     Raises
     ------
@@ -61,6 +62,7 @@ def to_model(bundle):
     check_choice("model.config.architectures", architectures[0], known.model_classes)
     config = _config(bundle)
     model = getattr(transformers, architectures[0])(config)
+    _resize(model, bundle.layers)
     state = dict(bundle.host["state_dict"])
     for name, layer in bundle.layers.items():
         weight, bias = bundle.folding(name).unfold(layer)
@@ -81,6 +83,15 @@ def to_model(bundle):
     if bundle.operators:
         set_map_pruning(model, [layer.attention.pruning for layer in bundle.encoder.layers])
     return model.eval()
+
+
+def _resize(model, layers):
+    """Give linear layers the shapes that the bundle's have, where heads or neurons have been removed."""
+    for name, layer in layers.items():
+        linear = linear_layer(model, name)
+        if (linear.out_features, linear.in_features) != layer.weight.shape:
+            encoder_of(model).set_submodule(module_path(model, name),
+                                            torch.nn.Linear(layer.inner, layer.rows))
 
 
 def to_tokenizer(bundle):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from compressor.recipe_sections import Stage
+from compressor.recipe_stages import Stage
 from compressor.recipes import Recipe
 
 
@@ -63,6 +63,8 @@ class Schedule:
         warmup = int(self.recipe.training.warmup * span.steps)
         if done < warmup:
             return (done + 1) / (warmup + 1)
+        if span.stage.method == "reconstruct":  # the last layer is worth as much as the first
+            return 1.0
         return max(0.0, (span.steps - done) / (span.steps - warmup))
 
     def rate(self, step):

@@ -8,6 +8,8 @@ arXiv 2102.04010, equation 9), which keeps masks from flipping back and forth.
 
 import torch
 
+from compressor.masks import HiddenWeights
+
 
 class SrSteState:
     """Masks, and the dense weights while the model holds the pruned ones.
@@ -28,11 +30,11 @@ class SrSteState:
         self.decay = decay
         self.norms = norms or {}
         self.masks = self._project()
-        self._dense = {}
+        self._hidden = HiddenWeights(weights)
         self._flips, self._updates = 0.0, 0
 
     def _project(self):
-        return {name: self.structure.project(weight, self.norms.get(name))[1].mask
+        return {name: self.structure.of_layer(name).project(weight, self.norms.get(name))[1].mask
                 for name, weight in self.weights.items()}
 
     def refresh(self):
@@ -43,18 +45,15 @@ class SrSteState:
         self._updates += 1
         self.masks = masks
 
-    @torch.no_grad()
     def hide_removed(self):
         """Set removed weights to zero in the model, and keep the dense weights aside."""
-        for name, weight in self.weights.items():
-            self._dense[name] = weight.detach().clone()
-            weight.mul_(self.masks[name])
+        self._hidden.hide(self.masks)
 
     @torch.no_grad()
     def restore(self):
         """Bring the dense weights back, and add the decay of removed ones to the complete gradients."""
+        self._hidden.restore()
         for name, weight in self.weights.items():
-            weight.copy_(self._dense.pop(name))
             outside = (weight * ~self.masks[name]).mul_(self.decay)
             weight.grad = outside if weight.grad is None else weight.grad.add_(outside)
 

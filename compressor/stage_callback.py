@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from compressor.stages import STATE_FILE, CheckpointError
+from compressor.stage_checkpoint import STATE_FILE, CheckpointError
 
 
 class StageCallback(TrainerCallback):
@@ -47,7 +47,14 @@ class StageCallback(TrainerCallback):
         done = step - span.start
         if span.stage.method == "admm" and done % span.stage.interval_steps(span.steps) == 0:
             trainer.close_interval()
-        if span.stage.method == "sr_ste" and (done % args.logging_steps == 0 or step == span.end):
+        if span.stage.method == "gradual" and (done % span.stage.interval == 0 or step == span.end):
+            trainer.stages.gradual.advance(done / span.steps, trainer.optimizer)
+        if span.stage.method == "group_lasso":
+            interval = max(1, round(span.stage.reweight_epochs * trainer.steps_per_epoch))
+            if done % interval == 0:
+                trainer.stages.lasso.reweight()
+        window_ends = done % args.logging_steps == 0 or step == span.end
+        if span.stage.method in ("sr_ste", "gradual", "group_lasso", "learned_topk") and window_ends:
             trainer.close_window()
         control.should_log = log_due  # logging an interval takes the loss's own log for done
         training = trainer.recipe.training

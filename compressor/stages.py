@@ -4,35 +4,29 @@ It knows nothing of data or losses. The trainer calls it at fixed points of ever
 whole state goes into one file of every checkpoint, so that a resumed run continues exactly.
 """
 
-import os
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from compressor.admm import AdmmState
 from compressor.attention_maps import set_map_pruning
 from compressor.blocks import to_blocks
-from compressor.encoder_scales import EncoderScales
-from compressor.intops.map_pruning import IntegerMapPruning
+from compressor.budget import choose_structure
+from compressor.gradual import GradualPruning
+from compressor.group_lasso import GroupLasso
+from compressor.group_structures import HeadsRows, structure_of
+from compressor.learned_topk import LearnedTopK, block_groups, head_and_row_groups
 from compressor.map_pool import prune_maps
 from compressor.masks import FixedMasks
-from compressor.pools import PatternPool, build_pool
+from compressor.pools import build_pool
+from compressor.removed_units import RemovedUnits
 from compressor.sr_ste import SrSteState
-from compressor.structures import NM, Dense, Pattern, Unstructured
+from compressor.stage_checkpoint import load_state, save_state
+from compressor.structures import Dense, Pattern
 from compressor.targets import target_layers
 
-STATE_FILE = "compression_state.safetensors"
-"""Name of the state within a checkpoint folder; it is written last, so it marks a complete one."""
-
 _POOL_SAMPLE = 200_000  # blocks handed to the pool builder, which samples them again
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be resumed; the message is one line."""
 
 
 class StageState:
@@ -46,6 +40,8 @@ class StageState:
         What the model already has; needed where the recipe says ``structure: {kind: model}``.
     given_maps : IntegerMapPruning, optional
         How its attention maps are pruned; kept unless the recipe has ``attention_maps`` of its own.
+    given_removed : bool
+        Whether heads and rows have been removed from it; they stay away.
     measure_norms : function of nothing, optional
         Returns the input norms of the layers, see :func:`compressor.activation_norms.input_norms`;
         called once, if the recipe's projections are error-aware.
@@ -56,10 +52,16 @@ class StageState:
         The weights that the recipe prunes, by module path relative to the encoder.
     structure : see :mod:`compressor.structures`
         Dense until a pruning stage begins.
+    budget_report : dict or None
+        What the recipe's budget is expected to take, see :func:`compressor.budget.choose_structure`.
     norms : dict of str to tensor
         Input norms; empty where projections go by magnitude.
     admm : AdmmState or None
     sr_ste : SrSteState or None
+    gradual : GradualPruning or None
+    lasso : GroupLasso or None
+    topk : LearnedTopK or None
+    removed : RemovedUnits or None
     masks : FixedMasks or None
         Set from the moment of the hard projection on.
     map_pruning : IntegerMapPruning or None
@@ -68,7 +70,8 @@ class StageState:
         Set by the trainer when a quantize stage begins.
     """
 
-    def __init__(self, model, recipe, *, given=None, given_maps=None, measure_norms=None):
+    def __init__(self, model, recipe, *, given=None, given_maps=None, given_removed=False,
+                 measure_norms=None):
         self.recipe = recipe
         self.model = model
         self.given = given
@@ -77,15 +80,17 @@ class StageState:
         self.weights = {name: target.module.weight for name, target in self.targets.items()}
         self.structure = Dense()
         self.norms = {}
-        self.stage = None
-        self.admm = self.sr_ste = self.masks = self.map_pruning = self.scales = None
+        self.stage = self.budget_report = None
+        self.admm = self.sr_ste = self.lasso = self.topk = self.gradual = None
+        self.masks = self.map_pruning = self.scales = None
+        self.removed = RemovedUnits(target_layers(model)) if given_removed else None
         if given_maps is not None and recipe.attention_maps is None:
             self.map_pruning = given_maps
             set_map_pruning(model, given_maps)
         for name, weight in self.weights.items():
             try:
                 # A pattern pool comes from the weights of a later step; it fits wherever blocks do.
-                (_structure_of(recipe.structure, given) or self.structure).check_shape(weight.shape)
+                (structure_of(recipe.structure, given) or self.structure).check_shape(weight.shape)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
 
@@ -93,6 +98,11 @@ class StageState:
     def is_pruning(self):
         """Whether a pruning stage has begun."""
         return not isinstance(self.structure, Dense)
+
+    @property
+    def removes_units(self):
+        """Whether heads and neurons are removed, by this recipe or before it."""
+        return self.removed is not None or isinstance(self.structure, HeadsRows)
 
     def enter(self, stage, optimizer=None):
         """Begin a stage; does nothing if it has begun. Returns what is worth logging, as a dict."""
@@ -105,6 +115,12 @@ class StageState:
             if self.recipe.structure.score == "activation":
                 self.norms = self.measure_norms()
             self.structure = self.planned_structure()
+            if self.budget_report is not None:
+                logs = {f"budget_{key}": value for key, value in self.budget_report.items() if key != "unit"}
+                return logs | self._enter_method(stage, optimizer)
+        return self._enter_method(stage, optimizer)
+
+    def _enter_method(self, stage, optimizer):
         if stage.method == "admm":
             self._enter_admm(stage)
             return {}
@@ -112,7 +128,25 @@ class StageState:
             self.admm = None
             self.sr_ste = SrSteState(self.weights, self.structure, decay=stage.decay, norms=self.norms)
             return {}
+        if stage.method == "gradual":
+            self.gradual = GradualPruning(self.weights, self.structure, self.norms)
+            return {}
+        if stage.method == "group_lasso":
+            self.lasso = GroupLasso(self.weights, self.structure, strength=stage.strength)
+            return {}
+        if stage.method == "learned_topk":
+            self.enter_topk(stage)
+            return {}
         return self.freeze(optimizer)
+
+    def enter_topk(self, stage):
+        """Begin to learn which units stay."""
+        if isinstance(self.structure, HeadsRows):
+            config = self.model.config
+            groups = head_and_row_groups(self.targets, config.hidden_size // config.num_attention_heads)
+        else:
+            groups = block_groups(self.targets, self.structure.unit)
+        self.topk = LearnedTopK(self.targets, groups, stage)
 
     def begin_maps(self, stage, batches):
         """Prune attention maps if a stage wants it and they are not; returns what is worth logging.
@@ -137,15 +171,24 @@ class StageState:
         """Project the weights for good; does nothing if that has happened."""
         if self.masks is not None:
             return {}
-        self.masks, retained = FixedMasks.project(self.weights, self.structure, self.norms)
-        self.admm = self.sr_ste = None
+        if self.topk is not None:
+            masks = self.topk.masks(self.topk.stage.neurons)
+            self.masks, retained = FixedMasks.remove(self.topk.hidden.parameters, masks)
+        else:
+            self.masks, retained = FixedMasks.project(self.weights, self.structure, self.norms)
+        self.admm = self.sr_ste = self.lasso = self.topk = self.gradual = None
         if optimizer is not None:
             self.masks.clear_moments(optimizer)
         return {"frozen_retained_energy": retained}
 
     def planned_structure(self):
         """The structure that pruning will ask for; a pool built from today's weights has its final size."""
-        return _structure_of(self.recipe.structure, self.given) or Pattern(self._build_pool())
+        structure = structure_of(self.recipe.structure, self.given) or Pattern(self._build_pool())
+        if self.recipe.budget is None:
+            return structure
+        structure, self.budget_report = choose_structure(self.weights, structure, self.recipe.budget,
+                                                         norms=self.norms)
+        return structure
 
     def _build_pool(self):
         pool = self.recipe.pool
@@ -161,23 +204,37 @@ class StageState:
             if done and done % stage.interval == 0:
                 self.sr_ste.refresh()
             self.sr_ste.hide_removed()
+        if self.topk is not None:
+            self.topk.hide_removed()
 
     def before_clipping(self, stage):
-        """Adjust complete gradients; returns the norm of the ADMM penalty's part."""
+        """Adjust complete gradients; returns the norm of the part of ADMM's or Lasso's penalty."""
         if self.admm is not None and stage.coupling == "loss":
             return self.admm.add_penalty_gradient()
+        if self.lasso is not None and stage.solver == "penalty":
+            return self.lasso.add_penalty_gradient()
+        if self.topk is not None:
+            self.topk.restore()
         if self.sr_ste is not None:
             self.sr_ste.restore()
-        if self.masks is not None:
-            self.masks.apply_to_gradients()
+        for masks in (self.masks, self.gradual and self.gradual.masks):
+            if masks is not None:
+                masks.apply_to_gradients()
         return 0.0
 
     def after_optimizer_step(self, stage, relative_rate):
         """Adjust weights that the optimizer has just moved."""
         if self.admm is not None and stage.coupling == "decoupled":
             self.admm.proximal_step(relative_rate)
-        if self.masks is not None:
-            self.masks.apply()
+        if self.lasso is not None and stage.solver == "proximal":
+            self.lasso.proximal_step(relative_rate)
+        if self.topk is not None:
+            self.topk.step(relative_rate)
+        if self.removed is not None:
+            self.removed.apply()
+        for masks in (self.masks, self.gradual and self.gradual.masks):
+            if masks is not None:
+                masks.apply()
 
     @contextmanager
     def projected(self):
@@ -185,10 +242,17 @@ class StageState:
         if self.masks is not None or not self.is_pruning:
             yield
             return
+        if self.topk is not None:
+            self.topk.hidden.hide(self.topk.masks(self.topk.stage.neurons))
+            try:
+                yield
+            finally:
+                self.topk.hidden.restore()
+            return
         own = {name: weight.detach().clone() for name, weight in self.weights.items()}
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(self.structure.project(weight, self.norms.get(name))[0])
+                weight.copy_(self.structure.of_layer(name).project(weight, self.norms.get(name))[0])
         try:
             yield
         finally:
@@ -197,75 +261,9 @@ class StageState:
                     weight.copy_(own[name])
 
     def save(self, folder):
-        """Write the state into a checkpoint folder, aside first and then renamed."""
-        tensors, updates = {}, 0
-        if isinstance(self.structure, Pattern):
-            tensors["pool"] = torch.tensor(self.structure.pool.patterns)
-        tensors |= {f"norms/{name}": norms for name, norms in self.norms.items()}
-        if self.map_pruning is not None:
-            tensors["map_patterns"] = torch.tensor(self.map_pruning.patterns)
-        holds, state = next(((name, state) for name in ("masks", "admm", "sr_ste")
-                             if (state := getattr(self, name)) is not None), ("nothing", None))
-        if state is not None:
-            tensors |= state.tensors()
-        if self.admm is not None:
-            updates = self.admm.updates
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"stage": self.stage or "", "updates": str(updates), "holds": holds,
-                    "rho": str(self.admm.rho if self.admm else 0.0),
-                    "scales": self.scales.to_json() if self.scales else ""}
-        target = Path(folder) / STATE_FILE
-        aside = target.with_name(f".{target.name}.part")
-        save_file(tensors, aside, metadata=metadata)
-        os.replace(aside, target)
+        """Write the state into a checkpoint folder."""
+        save_state(self, folder)
 
     def load(self, folder):
         """Inverse of :meth:`save`; CheckpointError if the file is missing or does not fit the model."""
-        path = Path(folder) / STATE_FILE
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            self._restore(metadata, tensors)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{path}: not the state of this recipe and model: {error}") from error
-
-    def _restore(self, metadata, tensors):
-        self.stage = metadata["stage"] or None
-        self.scales = EncoderScales.from_json(metadata["scales"]) if metadata["scales"] else None
-        if "pool" in tensors and self.recipe.structure.kind == "pattern":
-            pool = self.recipe.pool
-            self.structure = Pattern(PatternPool(patterns=tensors["pool"].numpy(), keep=pool.keep,
-                                                 balance=pool.balance))
-        elif metadata["holds"] != "nothing":
-            self.structure = _structure_of(self.recipe.structure, self.given)
-        if "map_patterns" in tensors:
-            self.map_pruning = IntegerMapPruning(patterns=tensors["map_patterns"].numpy(),
-                                                 power=(self.map_pruning or self.recipe.attention_maps).power)
-            set_map_pruning(self.model, self.map_pruning)
-        for name, weight in self.weights.items():
-            for kind in ("z", "u", "mask"):
-                found = tensors.get(f"{kind}/{name}")
-                if found is not None and found.shape != weight.shape:
-                    raise ValueError(f"{kind} of {name} has shape {tuple(found.shape)}, "
-                                     f"not {tuple(weight.shape)}")
-        self.norms = {name: tensors[f"norms/{name}"].to(weight.device)
-                      for name, weight in self.weights.items() if f"norms/{name}" in tensors}
-        if metadata["holds"] == "admm":
-            self.admm = AdmmState(self.weights, self.structure, rho=float(metadata["rho"]), norms=self.norms)
-            self.admm.load(tensors, int(metadata["updates"]))
-        elif metadata["holds"] == "sr_ste":
-            decay = next(stage.decay for stage in self.recipe.stages if stage.label == self.stage)
-            self.sr_ste = SrSteState(self.weights, self.structure, decay=decay, norms=self.norms)
-            self.sr_ste.load(tensors)
-        elif metadata["holds"] == "masks":
-            self.masks = FixedMasks.load(self.weights, tensors)
-
-
-def _structure_of(section, given):
-    """The structure that a recipe asks for; None for patterns, whose pool comes from the weights."""
-    if section.kind == "model":
-        return given
-    if section.kind == "nm":
-        return NM(section.keep, section.group)
-    return Unstructured(section.density) if section.kind == "unstructured" else None
+        load_state(self, folder)

@@ -15,8 +15,12 @@ Each structure is a small value with the same methods:
     Raises ValueError unless matrices of this shape can have the structure.
 ``stored() -> structure``
     The structure as which a bundle, and so the hardware, holds such a matrix.
-``bits(shape) -> int``
+``bits(shape) -> int``, ``weight_bits(weight) -> int``
     Bits that int8 weights and their index need, as stored.
+``of_layer(name) -> structure``
+    The structure of one layer, where layers differ.
+
+Structures of larger units than a 4x4 block are in :mod:`compressor.group_structures`.
 """
 
 from dataclasses import dataclass
@@ -25,14 +29,14 @@ import torch
 
 from compressor.blocks import BLOCK, NM_GROUP_MAX, POSITIONS, block_grid, from_blocks, to_blocks
 from compressor.pools import PatternPool
-from compressor.projection import Projection, StructureError, kept_energy, scores_of
+from compressor.projection import Projection, Structure, StructureError, kept_energy, scores_of
 
 WEIGHT_BITS = 8
 _CHUNK = 1 << 16  # blocks in one matrix product: 8 MB of scores, so that the pass stays in cache
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Structure):
     """Every weight is kept.
 
     >>> Dense().bits((4, 8))
@@ -63,7 +67,7 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Pattern:
+class Pattern(Structure):
     """Every 4x4 block keeps the positions of one pattern of a pool.
 
     The projection takes, per block x, the pattern k with the largest ``sum_j P_kj x_j^2``, lowest k
@@ -131,7 +135,7 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class NM:
+class NM(Structure):
     """At most ``keep`` of every ``group`` consecutive weights along K: keep N of M, as in "2:4".
 
     The hardware has 2:4. Groups that fit into it (1:2, 1:4, 2:8 and the like) are stored as 2:4;
@@ -212,7 +216,7 @@ class NM:
 
 
 @dataclass(frozen=True)
-class Unstructured:
+class Unstructured(Structure):
     """The largest weights of each matrix are kept, wherever they are; stored as dense weights.
 
     Parameters

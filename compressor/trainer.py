@@ -9,7 +9,9 @@ from compressor.activation_norms import input_norms
 from compressor.admm import rate_budget_warning
 from compressor.distilling_trainer import DistillingTrainer
 from compressor.encoder_quantization import calibrate_encoder
+from compressor.learned_topk import threshold_warning
 from compressor.quantized_model import compute_in_float, train_in_integers
+from compressor.reload import architecture_of
 from compressor.sampling import LengthGroupedSampler
 from compressor.schedule import Schedule
 from compressor.stage_callback import StageCallback, latest_checkpoint
@@ -65,6 +67,8 @@ class CompressionTrainer(DistillingTrainer):
         The structure that the model has already, for a recipe with ``structure: {kind: model}``.
     given_maps : IntegerMapPruning, optional
         And how its attention maps are pruned.
+    given_removed : bool
+        Whether heads and rows have been removed from it.
 
     Attributes
     ----------
@@ -77,7 +81,7 @@ class CompressionTrainer(DistillingTrainer):
         Set it to end after the current step, with a checkpoint.
     """
 
-    def __init__(self, model, args, *, recipe, given=None, given_maps=None, **kwargs):
+    def __init__(self, model, args, *, recipe, given=None, given_maps=None, given_removed=False, **kwargs):
         if args.fp16:
             raise ValueError("fp16 scales gradients, which the ADMM penalty would have to follow; use bf16")
         self.row_order = None
@@ -86,7 +90,7 @@ class CompressionTrainer(DistillingTrainer):
         super().__init__(model=model, args=args, distillation=recipe.distillation, **kwargs)
         self.recipe = recipe
         self.stages = StageState(self.model, recipe, given=given, given_maps=given_maps,
-                                 measure_norms=self._measure_norms)
+                                 given_removed=given_removed, measure_norms=self._measure_norms)
         self.steps_per_epoch = math.ceil(len(self.get_train_dataloader())
                                          / args.gradient_accumulation_steps)
         self.schedule = Schedule.of(recipe, steps_per_epoch=self.steps_per_epoch)
@@ -107,6 +111,10 @@ class CompressionTrainer(DistillingTrainer):
     def _recipe_warnings(self):
         found = []
         for span in self.schedule.spans:
+            if span.stage.method == "learned_topk":
+                warning = threshold_warning(span.stage, [self.schedule.relative_rate(step)
+                                                         for step in range(span.start, span.end)])
+                found += [f"stage {span.stage.label}: {warning}"] if warning else []
             if span.stage.method != "admm":
                 continue
             intervals = span.steps // span.stage.interval_steps(span.steps)
@@ -177,8 +185,26 @@ class CompressionTrainer(DistillingTrainer):
         """One micro-batch; after the last of a step, the stage adjusts the summed gradients."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
+            if self.span.stage.method == "reconstruct":
+                self._drop_other_gradients()
             self._penalty_norms.append(self.stages.before_clipping(self.span.stage))
         return loss
+
+    @property
+    def layer_to_fit(self):
+        """Encoder layer that the next step of a stage ``reconstruct`` fits; None in other stages."""
+        if self.span.stage.method != "reconstruct":
+            return None
+        layers = self.model.config.num_hidden_layers
+        return (self.state.global_step - self.span.start) * layers // self.span.steps
+
+    def _drop_other_gradients(self):
+        model = self.accelerator.unwrap_model(self.model)
+        layers = model.base_model.get_submodule(architecture_of(model).layers)
+        own = {id(parameter) for parameter in layers[self.layer_to_fit].parameters()}
+        for parameter in model.parameters():
+            if id(parameter) not in own:
+                parameter.grad = None
 
     def enter_integers(self, stage):
         """Let the model compute in integers from now on, on scales that are calibrated once."""
@@ -198,8 +224,11 @@ class CompressionTrainer(DistillingTrainer):
         self.log({f"admm_{name}": value for name, value in logs.items()})
 
     def close_window(self):
-        """Log how much the masks of SR-STE move."""
-        self.log({f"sr_ste_{name}": value for name, value in self.stages.sr_ste.report().items()})
+        """Log what the present method has done to the masks."""
+        for name in ("sr_ste", "gradual", "lasso", "topk"):
+            state = getattr(self.stages, name)
+            if state is not None:
+                self.log({f"{name}_{key}": value for key, value in state.report().items()})
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Metrics of the projected model, and of the dense one while there is one."""

@@ -1,9 +1,23 @@
-"""The commands ``compress train``, ``recover`` and ``compare``. They load torch only when run."""
+"""The commands ``compress train`` and ``compress recover``. They load torch only when run."""
 
-import json
 from pathlib import Path
 
 import click
+
+
+def data_options(command):
+    """Options of every command that reads a task."""
+    for option in reversed((
+        click.option("--task", required=True,
+                     help="GLUE task (sst2, mnli, ...), or the generated: synthetic."),
+        click.option("--data", type=click.Path(path_type=Path),
+                     help="Folder with train* and validation* files (.jsonl, .jsonl.gz, .csv, .tsv); "
+                          "without it, GLUE comes from the hub."),
+        click.option("--train-rows", type=click.IntRange(min=1), help="Use this many training rows."),
+        click.option("--validation-rows", type=click.IntRange(min=1), help="Use this many validation rows."),
+    )):
+        command = option(command)
+    return command
 
 
 def _run_options(command):
@@ -25,12 +39,7 @@ def _run_options(command):
 
 @click.command()
 @click.argument("recipe")
-@click.option("--task", required=True, help="GLUE task (sst2, mnli, ...), or the generated: synthetic.")
-@click.option("--data", type=click.Path(path_type=Path),
-              help="Folder with train* and validation* files (.jsonl, .jsonl.gz, .csv, .tsv); "
-                   "without it, GLUE comes from the hub.")
-@click.option("--train-rows", type=click.IntRange(min=1), help="Use this many training rows.")
-@click.option("--validation-rows", type=click.IntRange(min=1), help="Use this many validation rows.")
+@data_options
 @_run_options
 def train(recipe, task, data, train_rows, validation_rows, **run_options):
     """Train and prune a model by RECIPE: a YAML file, or a preset (see `compress presets`)."""
@@ -110,6 +119,12 @@ def _report(out, metrics):
 def _report_storage(values):
     ratio = values["dense_int8_bits"] / values["compressed_int8_bits"]
     click.echo(f"structure: {values['structure']}; stored as {values['stored_as']}")
+    if "heads" in values:
+        click.echo(f"heads left, layer by layer: {values['heads']}; neurons: {values['neurons']}")
+    if "budget" in values:
+        budget = values["budget"]
+        click.echo(f"budget: {budget['budget']:,} {budget['unit']}; expected {budget['expected']:,}, dense "
+                   f"{budget['dense']:,}")
     click.echo(f"int8 storage with indices: 1/{ratio:.2f} of dense int8")
 
 
@@ -123,17 +138,3 @@ def _report_plan(plan):
     _report_storage(plan)
     for warning in plan["warnings"]:
         click.echo(f"warning: {warning}")
-
-
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
-def compare(runs, as_json):
-    """Put the results of several RUNS side by side: model directories that `compress train` left."""
-    from compressor.comparison import compare_runs, markdown_table
-
-    try:
-        rows = compare_runs(runs)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(rows, indent=1) if as_json else markdown_table(rows))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from accelerate import PartialState
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -17,7 +18,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from compressor.distilling_trainer import DENSE_TEACHER
+from compressor.budget import PerLayer
+from compressor.distilling_trainer import DENSE_TEACHER, GIVEN_TEACHER
 from compressor.encoding import EncodedRows
 from compressor.model_dir import (
     COMPRESSION_FILE,
@@ -30,6 +32,7 @@ from compressor.model_dir import (
 )
 from compressor.progress import JsonLog, ProgressBar, say
 from compressor.recipes import Recipe, RecipeError
+from compressor.removed_units import compact
 from compressor.stage_callback import latest_checkpoint
 from compressor.structures import Dense
 from compressor.tasks import compute_metrics
@@ -77,15 +80,23 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    out = Path(out)
-    checkpoint = _prepare_output(out, recipe, resume=resume, overwrite=overwrite)
+    out, processes = Path(out), PartialState()
     check_distillation(recipe, data.task)
     given = given_compression(recipe, model_name)
+    # Of several processes the first makes the directory; the others then look for the checkpoint alone.
+    with processes.main_process_first():
+        if processes.is_main_process:
+            checkpoint = _prepare_output(out, recipe, resume=resume, overwrite=overwrite)
+        else:
+            checkpoint = latest_checkpoint(out / CHECKPOINTS) if resume else None
     model, tokenizer = load_model(checkpoint or model_name, data, recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
+    if given.get("given_removed") and checkpoint is None:
+        compact(model)  # blocks then divide what is left
+    if processes.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
     trainer = build_trainer(model, tokenizer, recipe, data, out, **given)
-    for warning in trainer.warnings:
+    for warning in trainer.warnings if processes.is_main_process else ():
         say(f"warning: {warning}")
     with _stop_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -95,11 +106,16 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
     trainer.finalize()
     info = describe(trainer.model, structure=trainer.stages.structure,
                     pruned=trainer.stages.weights if recipe.prunes else (), task=data.task,
-                    max_tokens=recipe.training.max_tokens, map_pruning=trainer.stages.map_pruning)
+                    max_tokens=recipe.training.max_tokens, map_pruning=trainer.stages.map_pruning,
+                    removed=trainer.stages.removes_units)
     metrics = {**trainer.final_metrics(), **summarize(trainer.model, info)}
-    write_model_dir(out, model=trainer.model, tokenizer=tokenizer, info=info, recipe=recipe,
-                    metrics=metrics, scales=trainer.stages.scales)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    if trainer.stages.budget_report:
+        metrics["budget"] = trainer.stages.budget_report
+    if processes.is_main_process:
+        write_model_dir(out, model=trainer.model, tokenizer=tokenizer, info=info, recipe=recipe,
+                        metrics=metrics, scales=trainer.stages.scales)
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    processes.wait_for_everyone()
     return RunResult(finished=True, metrics=metrics, **result)
 
 
@@ -111,13 +127,16 @@ def plan_training(recipe, *, model_name, data):
     dict
         ``stages`` (name, epochs, steps, learning_rate, and ``interval`` in steps for ADMM),
         ``steps_per_epoch``, ``training_rows``, ``pruned_weights`` (weights that the recipe's structure is
-        asked of), ``warnings``, and the storage figures of :func:`compressor.model_dir.summarize`.
+        asked of), ``warnings``, ``budget`` if the recipe has
+        one (for the weights as they are), and the storage figures of :func:`compressor.model_dir.summarize`.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     check_distillation(recipe, data.task)
     given = given_compression(recipe, model_name)
     model, tokenizer = load_model(model_name, data, recipe)
+    if given.get("given_removed"):
+        compact(model)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(model, tokenizer, recipe, data, folder, **given)
     stages = []
@@ -133,9 +152,12 @@ def plan_training(recipe, *, model_name, data):
                     max_tokens=recipe.training.max_tokens)
     storage = summarize(model, info)
     del storage["nonzero_weights"]  # nothing is pruned yet
+    storage["compressed_int8_bits"] = sum(info.structure_of(name).bits(layer.shape)
+                                          for name, layer in info.layers.items())
     return {"stages": stages, "steps_per_epoch": trainer.steps_per_epoch, "training_rows": len(data.train),
             "pruned_weights": sum(weight.numel() for weight in pruned.values()),
-            "warnings": trainer.warnings, **storage}
+            "warnings": trainer.warnings, **storage,
+            **({"budget": trainer.stages.budget_report} if trainer.stages.budget_report else {})}
 
 
 def check_distillation(recipe, task):
@@ -147,9 +169,16 @@ def check_distillation(recipe, task):
                               "distillation with logits: 0 and hidden or attention above 0")
         if recipe.stages[0].method == "dense":
             raise RecipeError("recovery has no labels to train a dense stage on; remove the stage")
+        if recipe.stages[-1].method == "quantize":
+            raise RecipeError("recovery comes before the task, whose training changes every scale; remove "
+                              "the stage quantize and quantize after fine-tuning")
+    elif section and section.teacher == GIVEN_TEACHER and recipe.stages[0].method == "dense":
+        raise RecipeError("distillation: {teacher: model} learns from the model as it came; remove the dense "
+                          "stage, or use teacher: dense")
     elif section and section.teacher == DENSE_TEACHER and recipe.stages[0].method != "dense":
         raise RecipeError("distillation: {teacher: dense} needs a dense stage, which trains it on the task; "
-                          "add one, or name the directory of a fine-tuned model as teacher")
+                          "add one, or use teacher: model for the model itself if it is fine-tuned, or name "
+                          "the directory of a fine-tuned model")
 
 
 def given_compression(recipe, model_name):
@@ -163,30 +192,36 @@ def given_compression(recipe, model_name):
         quantizes but does not prune would undo its pruning.
     """
     if recipe.structure.kind != "model":
+        if not (Path(model_name) / COMPRESSION_FILE).is_file():
+            return {}
+        info = read_compression(model_name)
         if (recipe.stages[-1].method == "quantize" and not recipe.prunes
-                and (Path(model_name) / COMPRESSION_FILE).is_file()
-                and ((info := read_compression(model_name)).structure != Dense() or info.map_pruning)):
+                and (info.structure != Dense() or info.map_pruning)):
             raise RecipeError(f"{model_name} is pruned, and this recipe would undo it; "
                               "set structure: {kind: model}")
-        return {}
+        return {"given_removed": info.units is not None}
     info = read_compression(model_name)
     pruned = {layer.role for layer in info.layers.values() if layer.structure != "dense"}
     only_quantizes = all(stage.method == "quantize" for stage in recipe.stages)
-    if pruned != set(recipe.targets.roles) and (pruned or not only_quantizes):
+    # Where a budget chose, every layer knows by itself whether it is dense.
+    own = isinstance(info.whole_structure, PerLayer) and pruned <= set(recipe.targets.roles)
+    if pruned != set(recipe.targets.roles) and not own and (pruned or not only_quantizes):
         raise RecipeError(f"structure: {{kind: model}}: {model_name} has pruned "
                           f"{', '.join(sorted(pruned)) or 'no'} layers, but targets.roles names "
                           f"{', '.join(sorted(recipe.targets.roles))}")
-    return {"given": info.structure, "given_maps": info.map_pruning}
+    return {"given": info.whole_structure, "given_maps": info.map_pruning,
+            "given_removed": info.units is not None}
 
 
-def build_trainer(model, tokenizer, recipe, data, out, given=None, given_maps=None, **argument_changes):
+def build_trainer(model, tokenizer, recipe, data, out, given=None, given_maps=None, given_removed=False,
+                  **argument_changes):
     """The trainer of a run, with its bar and its log; what is given is as in CompressionTrainer."""
     max_tokens = recipe.training.max_tokens
     validation = {split: EncodedRows(data.task, rows, tokenizer, max_tokens)
                   for split, rows in data.validation.items()}
     trainer = CompressionTrainer(
         model, training_arguments(recipe, Path(out) / CHECKPOINTS, **argument_changes), recipe=recipe,
-        given=given, given_maps=given_maps,
+        given=given, given_maps=given_maps, given_removed=given_removed,
         train_dataset=EncodedRows(data.task, data.train, tokenizer, max_tokens),
         eval_dataset=validation if len(validation) > 1 else next(iter(validation.values())),
         data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer,
@@ -194,8 +229,9 @@ def build_trainer(model, tokenizer, recipe, data, out, given=None, given_maps=No
         lambda found: compute_metrics(data.task, found.predictions, found.label_ids))
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    trainer.add_callback(ProgressBar(trainer.schedule))
-    trainer.add_callback(JsonLog(Path(out) / LOG_FILE))
+    if trainer.is_world_process_zero():
+        trainer.add_callback(ProgressBar(trainer.schedule))
+        trainer.add_callback(JsonLog(Path(out) / LOG_FILE))
     return trainer
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from compressor.bundle import BundleError, load_bundle
 from hwgen import reports
+from hwgen.costs import cost_table, write_costs
 from hwgen.devices import DEVICES
 from hwgen.doctor import examine
 from hwgen.inspection import inspect_bundle, inspect_lines
@@ -138,6 +139,24 @@ def inspect_command(model, rows, lanes, tokens, as_json):
         return
     for line in inspect_lines(facts):
         click.echo(line)
+
+
+@main.command("costs")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="The file to write, for `budget: {costs: FILE}` in a recipe.")
+@click.option("--device", help=f"Sizes as for this device: {', '.join(DEVICES)}.")
+@click.option("--rows", type=int, help="Block units R.  [default: 4]")
+@click.option("--lanes", type=int, help="Token lanes T.  [default: 8]")
+@click.option("--tokens", type=int, help="Sequence length.  [default: the model's]")
+@one_line_errors
+def costs_command(model, out, device, rows, lanes, tokens):
+    """Write what K-steps cost on the accelerator of the bundle MODEL, or of others with its sizes."""
+    request = PlanRequest(device=device, rows=rows, lanes=lanes, tokens=tokens)
+    values = cost_table(load_bundle(model), request)
+    write_costs(values, out)
+    click.echo(f"{out}: {values['cycles']:,} cycles for this bundle, {values['fixed_cycles']:,} of them "
+               f"outside the passes of its linear layers; a K-step runs {values['token_groups']} times")
 
 
 @main.command("synth")

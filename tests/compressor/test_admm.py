@@ -7,7 +7,7 @@ import torch
 from compressor.admm import AdmmState, rate_budget_warning
 from compressor.masks import FixedMasks
 from compressor.pools import build_pool
-from compressor.recipe_sections import AdmmStage
+from compressor.recipe_stages import AdmmStage
 from compressor.recipes import Recipe
 from compressor.schedule import Schedule
 from compressor.structures import NM, Pattern

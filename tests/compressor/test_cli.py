@@ -145,7 +145,8 @@ def test_foreign_directories_are_not_deleted(recipe, tmp_path):
 
 
 def test_every_command_is_registered():
-    assert set(main.commands) == {"train", "recover", "compare", "presets", "export", "verify"}
+    assert set(main.commands) == {"train", "recover", "sensitivity", "sweep", "compare", "weights", "presets",
+                                  "export", "verify"}
 
 
 def test_presets_are_listed_and_printed():

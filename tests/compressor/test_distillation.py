@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 from compressor.distillation import Distiller, hidden_loss, load_teacher
 from compressor.recipe_sections import Distillation
 from compressor.recipes import Recipe, RecipeError
-from compressor.stages import CheckpointError
+from compressor.stage_checkpoint import CheckpointError
 from compressor.tasks import load_task
 from compressor.tiny_model import build_tiny_model
 from compressor.training_run import run_training

@@ -1,5 +1,6 @@
 """Other structures and stages than ADMM patterns: N:M, unstructured, SR-STE, error-aware projections."""
 
+import itertools
 import json
 
 import numpy as np
@@ -29,6 +30,7 @@ def data():
 NM_SECTION = {"kind": "nm", "keep": 2, "group": 4}
 ADMM = {"method": "admm", "epochs": 1, "interval": 2, "rho": 0.1}
 SR_STE = {"method": "sr_ste", "epochs": 1}
+GRADUAL = {"method": "gradual", "epochs": 2, "interval": 2}
 RETRAIN = {"method": "retrain", "epochs": 1}
 
 
@@ -65,6 +67,7 @@ def assert_resumes_exactly(recipe, data, folder, stops):
     (NM_SECTION, ({"method": "dense", "epochs": 0.5}, ADMM, SR_STE | {"interval": 3}, RETRAIN), (3, 8, 12)),
     ({"kind": "unstructured"}, (ADMM, RETRAIN), (3, 5)),
     ({"kind": "pattern", "score": "activation"}, (ADMM, SR_STE), (1, 6)),
+    ({"kind": "unstructured"}, (GRADUAL, RETRAIN), (2, 6)),
 ])
 def test_interrupted_run_equals_uninterrupted(structure, stages, stops, data, tmp_path):
     whole = assert_resumes_exactly(recipe_of(structure, *stages), data, tmp_path, stops)
@@ -72,6 +75,26 @@ def test_interrupted_run_equals_uninterrupted(structure, stages, stops, data, tm
     assert ("sr_ste_flip_rate" in series) == (SR_STE in stages or len(stages) == 4)
     if structure.get("score"):
         assert all((norms > 0).all() for norms in whole.stages.norms.values())
+
+
+def test_gradual_pruning_follows_the_cubic_schedule(data, tmp_path):
+    """Density 1 - 0.5 (1 - (1 - t)^3), and what has been removed stays so."""
+    trainer = trainer_of(recipe_of({"kind": "unstructured", "density": 0.5}, GRADUAL), data, tmp_path)
+    seen, inner = [], trainer.stages.after_optimizer_step
+
+    def after_step(*args):
+        inner(*args)
+        seen.append({name: weight.detach() != 0 for name, weight in trainer.stages.weights.items()})
+
+    trainer.stages.after_optimizer_step = after_step
+    trainer.train()
+    kept = [float(torch.cat([mask.flatten() for mask in masks.values()]).float().mean()) for masks in seen]
+    expected = [0.5 + 0.5 * (1 - step // 2 * 2 / 8) ** 3 for step in range(8)]
+    assert np.allclose(kept, expected, atol=1e-3)
+    assert all((later[name] <= earlier[name]).all() for earlier, later in itertools.pairwise(seen)
+               for name in later)
+    trainer.finalize()
+    assert all(int((weight != 0).sum()) == weight.numel() // 2 for weight in trainer.stages.weights.values())
 
 
 def straight_through(model, state, batch, decay):

@@ -56,7 +56,8 @@ def test_presets_are_valid_and_survive_yaml(name, tmp_path):
     ({"stages": [{"method": "admm", "epochs": 1, "coupling": "both"}]}, "stages.0.coupling: "),
     ({"stages": [{"method": "magic", "epochs": 1}]}, "stages.0: "),
     ({"stages": [{"method": "retrain", "epochs": 1}, {"method": "admm", "epochs": 1}]},
-     "stages run in the order dense, admm, sr_ste, retrain, quantize, not retrain, admm"),
+     "stages run in the order dense, gradual, admm, group_lasso, learned_topk, sr_ste, "
+                 "reconstruct, retrain, quantize, not retrain, admm"),
     ({"stages": [{"method": "admm", "epochs": 1}] * 2}, "two stages have the same name"),
     ({"targets": {"roles": ["q", "pooler"]}}, "targets.roles.1: "),
     ({"targets": {"roles": ["q", "q"]}}, "targets: targets.roles must name each role once"),

@@ -131,6 +131,37 @@ def test_the_teacher_is_the_model_as_it_came(files, sentences, tmp_path):
     assert trainer.distiller.report() == {}
 
 
+def test_layers_are_reconstructed_one_after_the_other(files, tmp_path):
+    """Only one layer's parameters move at a time, towards the teacher; recovery then starts nearer."""
+    data = load_text([files / "text.txt"], rows=160)
+    recipe = Recipe.from_dict(Recipe.from_yaml(files / "recover.yaml").to_dict() | {
+        "stages": [{"method": "reconstruct", "epochs": 3}]})
+    model, tokenizer = build_tiny_model(data.task, data.train, max_tokens=24)
+    trainer = build_trainer(model.base_model, tokenizer, recipe, data, tmp_path / "out", use_cpu=True)
+    moved, inner = [], trainer.stages.after_optimizer_step
+    before = {}
+
+    def after_step(*args):
+        inner(*args)
+        now = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        if before:
+            moved.append({name.split(".")[2] if name.startswith("encoder.layer") else "rest"
+                          for name, value in now.items() if not torch.equal(value, before[name])})
+        before.update(now)
+
+    trainer.stages.after_optimizer_step = after_step
+    trainer.train()
+    half = trainer.schedule.steps // 2
+    assert moved[:half - 1] == [{"0"}] * (half - 1)
+    assert moved[half:] == [{"1"}] * len(moved[half:])
+    found = trainer.evaluate()["eval_hidden_error"]
+    model, _ = build_tiny_model(data.task, data.train, max_tokens=24)
+    other = build_trainer(model.base_model, tokenizer, recipe, data, tmp_path / "other", use_cpu=True)
+    other.keep_teacher()
+    other.stages.enter(recipe.stages[0])
+    assert found < 0.8 * other.evaluate()["eval_hidden_error"]
+
+
 def test_interrupted_recovery_equals_uninterrupted(files, tmp_path):
     data = load_text([files / "text.txt"], rows=100)
     recipe = Recipe.from_yaml(files / "recover.yaml")
@@ -155,6 +186,8 @@ def test_interrupted_recovery_equals_uninterrupted(files, tmp_path):
     (("distillation: {logits: 0, hidden: 1.0, attention: 1.0}\n", ""), "the recipe needs distillation"),
     (("method: admm, epochs: 1, interval: 5", "method: dense, epochs: 1"),
      "recovery has no labels to train a dense stage on"),
+    (("method: retrain, epochs: 3", "method: quantize, epochs: 1"),
+     "whose training changes every scale; remove the stage quantize"),
 ])
 def test_recipes_that_cannot_recover(change, message, files):
     (files / "recover.yaml").write_text(RECOVER.replace(*change))

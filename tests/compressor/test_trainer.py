@@ -32,7 +32,8 @@ from compressor.model_dir import (
 )
 from compressor.recipes import Recipe
 from compressor.stage_callback import latest_checkpoint
-from compressor.stages import STATE_FILE, CheckpointError, StageState
+from compressor.stage_checkpoint import STATE_FILE, CheckpointError
+from compressor.stages import StageState
 from compressor.structures import Dense, Pattern
 from compressor.targets import target_layers
 from compressor.tasks import compute_metrics, load_task

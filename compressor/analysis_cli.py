@@ -1,0 +1,118 @@
+"""The commands ``compress compare``, ``sensitivity`` and ``sweep``. They load torch only when run."""
+
+import itertools
+import json
+from pathlib import Path
+
+import click
+
+from compressor.training_cli import data_options
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path),
+              help="Draw the first metric over the weights kept, as SVG.")
+def compare(runs, as_json, plot):
+    """Put the results of several RUNS side by side: model directories that `compress train` left."""
+    from compressor.comparison import compare_runs, glue_averages, markdown_table
+    from compressor.pictures import comparison_picture, write_text
+
+    try:
+        rows = compare_runs(runs)
+        if plot:
+            write_text(plot, comparison_picture(rows))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    click.echo(markdown_table(rows))
+    for mean in glue_averages(rows):
+        click.echo(f"GLUE, geometric mean of eight: {mean['average']:.1f} ({mean['structure']}; "
+                   f"{mean['method']}; seed {mean['seed']})")
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--model", "model_name", required=True, help="A model that was fine-tuned on the task.")
+@data_options
+@click.option("--density", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5,
+              show_default=True, help="Density at which a structure that has one is measured.")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path),
+              help="File for a recipe's budget.sensitivity.")
+def sensitivity(recipe, model_name, task, data, train_rows, validation_rows, density, out):
+    """Prune one layer after the other by RECIPE's structure, and print what each costs in the task's loss.
+
+    Nothing is retrained. The loss is that of the validation rows.
+    """
+    from compressor.recipes import load_recipe
+    from compressor.sensitivity import run_sensitivity
+    from compressor.tasks import load_task
+
+    try:
+        checked = load_recipe(recipe)
+        rows = load_task(task, data=data, train_rows=train_rows, validation_rows=validation_rows,
+                         seed=checked.training.seed)
+        found = run_sensitivity(checked, model_name=model_name, data=rows, density=density, out=out)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"loss of the whole model: {found['loss']:.4f}")
+    for name, layer in sorted(found["layers"].items(), key=lambda item: -item[1]["loss_increase"]):
+        click.echo(f"{layer['loss_increase']:+.4f}  {name} ({100 * layer['removed']:.1f} % of its energy "
+                   "removed)")
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--set", "changes", multiple=True, required=True, metavar="KEY=VALUE,VALUE...",
+              help="Key of the recipe with dots, stages by their number from 0, and the values to try "
+                   "(stages.1.strength=1e-5,1e-4); repeated options are combined.")
+@click.option("--model", "model_name", required=True, help="As for `compress train`.")
+@data_options
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path),
+              help="Directory for the runs; those that are finished are kept.")
+def sweep(recipe, changes, model_name, task, data, train_rows, validation_rows, out):
+    """Train RECIPE once for each value of a key, and compare the runs: seeds, lambda, densities."""
+    from compressor.comparison import compare_runs, markdown_table
+    from compressor.model_dir import COMPRESSION_FILE
+    from compressor.recipes import changed_recipe, load_recipe
+    from compressor.tasks import load_task
+    from compressor.training_run import run_training
+
+    try:
+        base, runs = load_recipe(recipe), []
+        keys = [change.partition("=") for change in changes]
+        for values in itertools.product(*(values.split(",") for _, _, values in keys)):
+            chosen = {key: value for (key, _, _), value in zip(keys, values, strict=True)}
+            checked = changed_recipe(base, chosen)
+            runs.append(out / "_".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items()))
+            if (runs[-1] / COMPRESSION_FILE).is_file():
+                continue
+            rows = load_task(task, data=data, train_rows=train_rows, validation_rows=validation_rows,
+                             seed=checked.training.seed)
+            run_training(checked, model_name=model_name, data=rows, out=runs[-1], overwrite=runs[-1].exists())
+        table = markdown_table(compare_runs(runs))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(table)
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="The picture, SVG.")
+@click.option("--bins", type=click.IntRange(min=8, max=400), default=80, show_default=True)
+def weights(models, out, bins):
+    """Draw the distribution of the encoder weights of MODELS: before and after pruning, say."""
+    from compressor.pictures import weight_histogram, weight_picture, write_text
+
+    try:
+        found = [weight_histogram(model, bins=bins) for model in models]
+        write_text(out, weight_picture(found))
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    for histogram in found:
+        click.echo(f"{histogram.title}: {100 * histogram.zeros:.1f} % zero, deviation of the others "
+                   f"{histogram.deviation:.4f}")
