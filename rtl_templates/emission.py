@@ -6,7 +6,7 @@ from rtl_templates.dsp48e2 import Dsp48e2Row
 from rtl_templates.paired_row import PairedRow
 
 SYNTHESIS_MACRO = "SYNTHESIS"
-"""Defined by Vivado and Yosys, not by simulators and linters: chooses the primitives."""
+"""Chooses the primitives. Yosys defines it and the Vivado scripts pass it; simulators and linters do not."""
 
 
 class VerilogTarget:
