@@ -243,7 +243,7 @@ class LearnedTopK:
 
     def report(self):
         """``remaining`` R, ``mean_threshold`` sigmoid(s) on average: dict of str to float."""
-        shares = [float(torch.sigmoid(value)) for value in self.thresholds.values()]
+        shares = [float(torch.sigmoid(value.detach())) for value in self.thresholds.values()]
         return {"remaining": self.remaining, "mean_threshold": sum(shares) / len(shares)}
 
     def tensors(self):

@@ -76,6 +76,7 @@ def roofline(data, layers, colors):
     data : dict
         ``roofline`` of :func:`hwgen.report.summary.summarize`.
     layers : list of dict
+        Those without useful MACs, from which every block was pruned, have no mark.
     colors : dict of str to str
         Color of each role.
 
@@ -85,8 +86,10 @@ def roofline(data, layers, colors):
     """
     width, height, left, top, right, bottom = 680, 380, 62, 16, 664, 326
     peak, ridge = data["macs_per_cycle"], data["ridge_macs_per_byte"]
-    intensities = [layer["macs_per_byte"] for layer in layers] + [ridge, data["whole"]["macs_per_byte"]]
-    rates = [layer["macs_per_cycle"] for layer in layers] + [data["whole"]["macs_per_cycle"]]
+    layers = [layer for layer in layers if layer["macs_per_cycle"]]
+    marks = [one for one in (*layers, data["whole"]) if one["macs_per_cycle"]]
+    intensities = [*(one["macs_per_byte"] for one in marks), ridge]
+    rates = [one["macs_per_cycle"] for one in marks]
     low_x, high_x = min(intensities) / 3, max(intensities) * 3
     low_y, high_y = min([*rates, peak / 4]) / 1.5, peak * 1.6
     x, y = _Logarithmic(low_x, high_x, left, right), _Logarithmic(low_y, high_y, bottom, top)

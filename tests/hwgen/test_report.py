@@ -67,6 +67,19 @@ def page(pages, request):
     return pages[request.param]
 
 
+@pytest.mark.parametrize("absent", [0.9, 1.0])
+def test_layers_without_a_single_block_have_a_page(absent, tmp_path):
+    """A random design found this: a layer with nothing left to multiply has no place in a roofline."""
+    pruned = random_encoder_bundle(hidden=16, heads=2, ffn=16, absent_blocks=absent, layers=1)
+    empty = [layer for layer in pruned.layers.values() if not layer.weight.any()]
+    assert empty
+    data = write_report(tmp_path, pruned, make_plan(pruned, PlanRequest(rows=2, lanes=8)))
+    page = parsed((tmp_path / "report" / "index.html").read_text())
+    marks = [circle for circle in page.iter(f"{SVG}circle") if circle.find(f"{SVG}title") is not None]
+    assert len(data["layers"]) == 6
+    assert len(marks) == 6 - len(empty)
+
+
 def parsed(page):
     return html5lib.HTMLParser(strict=True).parse(page)
 
