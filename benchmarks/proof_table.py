@@ -1,7 +1,7 @@
 """One table: HLS C++, Verilog in two benches and PyTorch, each against the golden model on the same inputs.
 
 Random weights in MiniLM's layer shapes and in a small test model, in every kind of sparsity. Linear layers
-run each on an input of its own, encoders as a whole. Run: ``python -m benchmarks.proof_table`` (about half
+run each on an input of its own, encoders as a whole. Run: ``python -m benchmarks.proof_table`` (a quarter of
 an hour on one core); ``--out docs/proof.md`` writes the page, ``--models test`` leaves MiniLM out.
 """
 
