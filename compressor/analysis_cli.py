@@ -17,7 +17,8 @@ from compressor.training_cli import data_options
 def compare(runs, as_json, plot):
     """Put the results of several RUNS side by side: model directories that `compress train` left."""
     from compressor.comparison import compare_runs, glue_averages, markdown_table
-    from compressor.pictures import comparison_picture, write_text
+    from compressor.pictures import comparison_picture
+    from compressor.text_file import write_text
 
     try:
         rows = compare_runs(runs)
@@ -106,7 +107,8 @@ def sweep(recipe, changes, model_name, task, data, train_rows, validation_rows, 
 @click.option("--bins", type=click.IntRange(min=8, max=400), default=80, show_default=True)
 def weights(models, out, bins):
     """Draw the distribution of the encoder weights of MODELS: before and after pruning, say."""
-    from compressor.pictures import weight_histogram, weight_picture, write_text
+    from compressor.pictures import weight_histogram, weight_picture
+    from compressor.text_file import write_text
 
     try:
         found = [weight_histogram(model, bins=bins) for model in models]

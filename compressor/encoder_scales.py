@@ -6,7 +6,6 @@ exported with the same ones.
 
 import json
 import math
-import os
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from compressor.encoder_modules import encoder_modules
 from compressor.folding import Folding
 from compressor.intops.layernorm import SHIFT_BITS
 from compressor.quantization import activation_scale
+from compressor.text_file import write_text
 
 SCALES_FILE = "activation_scales.json"
 """Name of the file within a model directory."""
@@ -186,10 +186,7 @@ class EncoderScales:
 
     def save(self, folder):
         """Write SCALES_FILE into a folder, aside first and then renamed."""
-        path = Path(folder) / SCALES_FILE
-        aside = path.with_name(f".{path.name}.part")
-        aside.write_text(self.to_json() + "\n", encoding="utf-8")
-        os.replace(aside, path)
+        write_text(Path(folder) / SCALES_FILE, self.to_json() + "\n")
 
     @classmethod
     def load(cls, folder, model):

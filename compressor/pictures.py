@@ -105,14 +105,6 @@ def comparison_picture(rows):
     return _svg(size, parts)
 
 
-def write_text(path, text):
-    """Write a text file, aside first and then renamed."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
-
-
 def _across(share):
     return MARGIN + share * (WIDTH - 2 * MARGIN)
 

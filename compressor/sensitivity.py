@@ -1,9 +1,7 @@
 """How much pruning one layer alone costs: the test by which layers get their share (S2, section 4)."""
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from transformers import DataCollatorWithPadding
@@ -11,6 +9,7 @@ from transformers import DataCollatorWithPadding
 from compressor.encoding import EncodedRows
 from compressor.recipes import RecipeError
 from compressor.stages import StageState
+from compressor.text_file import write_text
 from compressor.training_run import load_model
 
 BATCH = 64
@@ -44,9 +43,7 @@ def run_sensitivity(recipe, *, model_name, data, density=0.5, out=None):
                for start in range(0, len(rows), BATCH)]
     found = measure_sensitivity(model, state.weights, structure, batches, density=density)
     if out is not None:
-        aside = Path(out).with_name(f".{Path(out).name}.part")
-        aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        os.replace(aside, out)
+        write_text(out, json.dumps(found, indent=1) + "\n")
     return found
 
 

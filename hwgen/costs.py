@@ -1,10 +1,9 @@
 """What an accelerator takes for each K-step: the file from which ``compress`` chooses densities."""
 
 import json
-import os
-from pathlib import Path
 
 from compressor.layer_weights import STRUCTURES
+from compressor.text_file import write_text
 from hwgen.cost import array_cycles
 from hwgen.memory_image import block_parts
 from hwgen.planner import make_plan
@@ -46,7 +45,4 @@ def cost_table(bundle, request=None):
 
 def write_costs(values, path):
     """Write a cost table, aside first and then renamed."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    write_text(path, json.dumps(values, indent=1) + "\n")

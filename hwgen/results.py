@@ -6,11 +6,11 @@ these files are no part of its manifest; each holds the SHA-256 of the manifest 
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.bundle import load_bundle
+from compressor.text_file import write_text
 from hwgen.packaging import MANIFEST, BuildError, load_plan, verify_build
 from hwgen.report.files import write_report
 
@@ -137,7 +137,4 @@ def _manifest_digest(directory):
 
 def _write(path, text):
     path.parent.mkdir(exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    os.replace(aside, path)
-    return path
+    return write_text(path, text)

@@ -5,9 +5,9 @@ clock cycles here.
 """
 
 import json
-import os
 from pathlib import Path
 
+from compressor.text_file import write_text
 from sim.activity import TRACKS
 
 PRODUCTS = "product"
@@ -68,9 +68,7 @@ def write_trace(times, path):
                "otherData": {"time unit": "1 us is 1 clock cycle, counted from the start of the run"}}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(content))
-    os.replace(aside, path)
+    write_text(path, json.dumps(content))
 
 
 def _metadata(name, thread, arguments):

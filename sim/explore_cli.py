@@ -1,7 +1,6 @@
 """The commands ``hwgen explore`` and ``hwgen fit``: here, because a chosen point can be simulated."""
 
 import json
-import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from compressor.bundle import load_bundle
+from compressor.text_file import write_text
 from hwgen.design_points import Evaluator
 from hwgen.devices import DEVICES
 from hwgen.packaging import build
@@ -62,8 +62,8 @@ def explore_command(model, device, tokens, points, out, storage, study, workers,
         if not found.front:
             raise PlanError(f"none of {len(found.evaluations)} points fits {device}; use fewer --tokens or a "
                             "larger device")
-        _write(out / "explore.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
-        _write(out / "explore.html", render("explore.html", explore_page(found, data)))
+        write_text(out / "explore.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
+        write_text(out / "explore.html", render("explore.html", explore_page(found, data)))
         if confirm:
             data["confirmed"] = _confirm(model, found.thriftiest.point, evaluator, out / "confirmed")
     if as_json:
@@ -201,9 +201,3 @@ def _bar(what, total):
 
     with bars:
         yield lambda done: bars.update(task, completed=done)
-
-
-def _write(path, text):
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

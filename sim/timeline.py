@@ -5,7 +5,6 @@ unit was busy in them.
 """
 
 import itertools
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import jinja2
 import numpy as np
 
 from compressor.intops.encoder import LINEAR_PATHS
+from compressor.text_file import write_text
 
 ROWS = ("array", "weight stream", "tile loader", "keys", "softmax", "transpose", "layernorm", "load", "store")
 WAITS = ("weights", "tables", "layernorm", "softmax", "keys", "transpose", "load", "store", "other")
@@ -94,9 +94,7 @@ def write_timeline(times, path, *, cycles=None):
     template = environment.from_string((Path(__file__).parent / "timeline.svg.j2").read_text())
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(template.render(panels=panels, left=LEFT, width=WIDTH, row=ROW, height=y + 4))
-    os.replace(aside, path)
+    write_text(path, template.render(panels=panels, left=LEFT, width=WIDTH, row=ROW, height=y + 4))
 
 
 def waits(times, begin, end):

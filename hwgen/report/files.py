@@ -1,7 +1,6 @@
 """Writes the files of a report: ``index.html``, ``summary.json``, ``summary.md``."""
 
 import json
-import os
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from compressor.text_file import write_text
 from hwgen.report.page import make_page
 from hwgen.report.summary import summarize
 from hwgen.report.theme import DARK, LIGHT
@@ -45,9 +45,7 @@ def write_report(directory, bundle, plan, results=(), timeline=None):
     texts = (render("index.html", page), json.dumps(data, indent=1, sort_keys=True) + "\n",
              render("summary.md", page))
     for name, text in zip(FILES, texts, strict=True):
-        aside = folder / f".{name}.{os.getpid()}"
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, folder / name)
+        write_text(folder / name, text)
     return data
 
 
