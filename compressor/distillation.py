@@ -26,7 +26,7 @@ def load_teacher(path, student):
     """
     kind = AutoModel if student.base_model is student else AutoModelForSequenceClassification
     try:
-        teacher, found = kind.from_pretrained(path, output_loading_info=True)
+        teacher, found = kind.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise RecipeError(f"distillation.teacher: {path}: {' '.join(str(error).split())[:300]}") from error
     missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)

@@ -262,7 +262,9 @@ class LearnedTopK:
         for kind, values in (("score", self.scores), ("threshold", self.thresholds)):
             for name, value in values.items():
                 value.copy_(tensors[f"{kind}/{name}"])
-                moments = {key: tensors[f"{kind}_{key}/{name}"].clone()
+                # Adam keeps its step on the CPU, wherever the moments are.
+                moments = {key: tensors[f"{kind}_{key}/{name}"].to("cpu" if key == "step" else value.device,
+                                                                   copy=True)
                            for key in ("step", "exp_avg", "exp_avg_sq") if f"{kind}_{key}/{name}" in tensors}
                 if moments:
                     self.optimizer.state[value] = moments

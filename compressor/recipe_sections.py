@@ -214,6 +214,9 @@ class Training(Section):
     dropout : float, optional
         While training, in every place where the model has dropout; its own unless given. Recovery wants 0:
         the hidden states of the teacher have none.
+    precision : str
+        "float32", or "bfloat16": the products of forward and backward pass are in bfloat16 (autocast), while
+        weights, gradients, projections and the optimizer stay in float32.
     evaluations, saves : int
         Evaluations and checkpoints per stage, evenly spread; the last of each at its end.
     """
@@ -226,6 +229,7 @@ class Training(Section):
     max_grad_norm: float = Field(1.0, ge=0)
     dropout: float | None = Field(None, ge=0, lt=1)
     max_tokens: int = Field(128, ge=4, le=512)
+    precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(0, ge=0)
     evaluations: int = Field(1, ge=1)
     saves: int = Field(1, ge=1)

@@ -71,6 +71,9 @@ class Recipe(Section):
         if self.structure.kind == "model" and self.stages[0].method == "dense":
             raise ValueError("a dense stage would undo the pruning that structure: {kind: model} keeps; "
                              "remove the stage")
+        if self.training.precision != "float32" and self.stages[-1].method == "quantize":
+            raise ValueError("a stage quantize computes exact integers, which bfloat16 cannot hold; set "
+                             "training.precision: float32")
         self._check_units()
         if self.attention_maps and self.prunes and self.structure.kind == "pattern" and (
                 self.pool.balance != "row" or self.pool.keep not in MAP_KEEPS):

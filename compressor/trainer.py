@@ -35,6 +35,7 @@ def training_arguments(recipe, output_dir, **changes):
         "per_device_train_batch_size": training.batch, "per_device_eval_batch_size": 64,
         "gradient_accumulation_steps": training.gradient_accumulation,
         "weight_decay": training.weight_decay, "max_grad_norm": training.max_grad_norm,
+        "bf16": training.precision == "bfloat16", "use_cpu": not torch.accelerator.is_available(),
         "seed": training.seed, "eval_strategy": "no", "save_strategy": "no", "save_total_limit": 2,
         "logging_strategy": "steps", "logging_steps": 25, "report_to": "none", "disable_tqdm": True,
         "dataloader_pin_memory": torch.accelerator.is_available(),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from transformers import (
     AutoModel,
@@ -246,8 +247,10 @@ def load_model(name, data, recipe):
                                             seed=training.seed)
         return model.base_model if data.task is TEXT else model, tokenizer
     try:
-        model = (AutoModel.from_pretrained(name) if data.task is TEXT else
-                 AutoModelForSequenceClassification.from_pretrained(name, **label_config(data.task)))
+        # float32 whatever the files hold: AdamW loses small steps on weights of 16 bits.
+        model = (AutoModel.from_pretrained(name, dtype=torch.float32) if data.task is TEXT else
+                 AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32,
+                                                                    **label_config(data.task)))
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, RuntimeError) as error:
         raise OutputError(f"--model {name}: {' '.join(str(error).split())[:300]}") from error

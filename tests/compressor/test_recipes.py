@@ -48,6 +48,8 @@ def test_presets_are_valid_and_survive_yaml(name, tmp_path):
     ({"schema_version": 2}, "schema_version: Input should be 1, not 2"),
     ({"stage": []}, "stage: unknown key"),
     ({"training": {"lr": 1}}, "training.lr: unknown key; check its spelling and its place"),
+    ({"training": {"precision": "bfloat16"}, "stages": [{"method": "quantize", "epochs": 1}]},
+     "a stage quantize computes exact integers, which bfloat16 cannot hold; set training.precision: float32"),
     ({"training": {"batch": 0}}, "training.batch: Input should be greater than or equal to 1, not 0"),
     ({"stages": []}, "stages: "),
     ({"stages": [{"method": "admm"}]}, "stages.0.epochs: this key is required"),

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from compressor.attention_maps import map_pruning_of
+from compressor.distillation import load_teacher
 from compressor.encoding import EncodedRows
 from compressor.masks import FixedMasks
 from compressor.model_dir import (
@@ -39,7 +40,7 @@ from compressor.targets import target_layers
 from compressor.tasks import compute_metrics, load_task
 from compressor.tiny_model import build_tiny_model
 from compressor.trainer import CompressionTrainer, training_arguments
-from compressor.training_run import run_training
+from compressor.training_run import load_model, run_training
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +294,30 @@ def test_fp16_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="use bf16"):
         CompressionTrainer(build_tiny_model(data.task, data.train, max_tokens=24)[0], arguments,
                            recipe=recipe)
+
+
+def test_bfloat16_is_in_the_products_alone(data, tmp_path):
+    recipe = three_stages(precision="bfloat16")
+    trainer = trainer_of(recipe, data, tmp_path)
+    linear = trainer.model.base_model.encoder.layer[0].output.dense
+    seen = set()
+    linear.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    trainer.train()
+    assert seen == {torch.bfloat16}
+    moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
+    assert {tensor.dtype for tensor in (*trainer.model.parameters(), *moments)} == {torch.float32}
+    assert (linear.weight != 0).float().mean() == 0.5
+    assert (linear.weight != linear.weight.bfloat16()).float().mean() > 0.4  # no copy of rounded weights
+
+
+def test_files_of_half_precision_are_trained_in_float32(data, tmp_path):
+    model, tokenizer = build_tiny_model(data.task, data.train, max_tokens=24)
+    model.half().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    student, _ = load_model(tmp_path, data, three_stages())
+    teacher = load_teacher(tmp_path, student)
+    for loaded in (student, teacher):
+        assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
 SMALL = {"vocab_size": 60, "num_labels": 2}

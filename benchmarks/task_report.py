@@ -1,0 +1,122 @@
+"""The table of the finished runs, in Markdown, and what ran where."""
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+from benchmarks.task_rows import TEXT
+from compressor.tasks import TASKS, glue_score
+
+
+def read_results(out):
+    """The results in a directory of runs, by (row, task, seed); ValueError if there are none, or one is bad.
+
+    Returns
+    -------
+    dict of (str, str, int) to dict
+        As :func:`benchmarks.task_runs.run_job` writes them.
+    """
+    found = {}
+    for path in sorted((Path(out) / "results").glob("*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            found[result["row"], result["task"], result["seed"]] = result
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: no result of a run: {error!r}") from error
+    if not found:
+        raise ValueError(f"{out}: no finished runs")
+    return found
+
+
+def score(result):
+    """The task's own metric of a result, in percent."""
+    return 100 * result["metrics"][TASKS[result["task"]].primary_metric]
+
+
+def report(results, rows):
+    """The table and the notes under it.
+
+    Parameters
+    ----------
+    results : dict
+        See :func:`read_results`.
+    rows : list of Row
+        In the order of the table.
+
+    Returns
+    -------
+    str
+        Markdown: a line for each row that has results, with mean and deviation over seeds and the share of
+        the dense row's mean, and the geometric mean over the tasks where all of them ran.
+    """
+    tasks = [task for task in TASKS if any(key[1] == task for key in results)]
+    shown = [row for row in rows if row.shown]
+    scores = {(row.name, task): [score(result) for (name, other, _), result in results.items()
+                                 if (name, other) == (row.name, task)]
+              for row in shown for task in tasks}
+    head = ["row", "weights kept", *(f"{task}: {_metric(task)}" for task in tasks)]
+    if len(tasks) > 1:
+        head.append("geometric mean")
+    lines = [head, ["---"] * len(head)]
+    for row in shown:
+        found = {task: scores[row.name, task] for task in tasks}
+        if not any(found.values()):
+            continue
+        lines.append([row.title, _kept(results, row), *(_cell(found[task], scores.get(("dense", task)))
+                                                       for task in tasks)])
+        if len(tasks) > 1:
+            lines[-1].append(_mean_cell(found.values(), [scores.get(("dense", task)) for task in tasks]))
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines).replace("| --- ", "|---")
+    return "\n\n".join([text.replace("--- |\n", "---|\n"), *_notes(results, shown, scores, tasks)])
+
+
+def _metric(task):
+    return TASKS[task].primary_metric.replace("_", " ")
+
+
+def _kept(results, row):
+    shares = sorted(result["kept"] for (name, _, _), result in results.items() if name == row.name)
+    low, high = (f"{100 * share:.0f}" for share in (shares[0], shares[-1]))
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _cell(found, dense):
+    """``82.4 ± 0.3 (3), 99.1 %``: mean, deviation and number of seeds, and the share of dense."""
+    if not found:
+        return ""
+    spread = f" ± {stdev(found):.1f}" if len(found) > 1 else ""
+    share = f", {100 * mean(found) / mean(dense):.1f} %" if dense and mean(dense) > 0 else ""
+    return f"{mean(found):.1f}{spread} ({len(found)}){share}"
+
+
+def _mean_cell(found, dense):
+    if not all(found):
+        return ""
+    own = _geometric(found)
+    share = f", {100 * own / _geometric(dense):.1f} %" if all(dense) and _geometric(dense) > 0 else ""
+    return f"{own:.1f}{share}"
+
+
+def _geometric(scores):
+    means = [mean(seeds) for seeds in scores]
+    return glue_score(means) if min(means) > 0 else 0.0
+
+
+def _notes(results, rows, scores, tasks):
+    """What the cells mean, what ran where, and what did not run."""
+    yield ("Mean over seeds ± their deviation (number of seeds), share of the dense row. Every value is that "
+           "of the validation set after the last step; no best epoch is chosen.")
+    for task in (*tasks, TEXT):
+        runs = [result for (_, other, _), result in results.items() if other == task]
+        if not runs:
+            continue
+        where = sorted({f"{run['device']}, {run['precision']}, {run['date']}" for run in runs})
+        steps = sorted({run["steps"] for run in runs})
+        span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+        sizes = " or ".join(f"{size:,}" for size in sorted({run["training_rows"] for run in runs}))
+        yield f"{task}: {len(runs)} runs of {span} steps on {sizes} training rows ({'; '.join(where)})."
+    seeds = sorted({seed for _, task, seed in results if task != TEXT})
+    missing = [f"{row.title}: {task}" for row in rows for task in tasks
+               if len(scores[row.name, task]) < len(seeds)]
+    if missing:
+        yield f"Not run on all of the seeds {', '.join(map(str, seeds))}: {'; '.join(missing)}."
