@@ -220,8 +220,8 @@ def structure_of(section, given=None):
         return given
     if section.kind == "pattern":
         return None
-    kind = {"nm": NM, "unstructured": Unstructured, "blocks": Blocks, "rows_columns": RowsAndColumns,
-            "heads_rows": HeadsRows}[section.kind]
+    kind = {"dense": Dense, "nm": NM, "unstructured": Unstructured, "blocks": Blocks,
+            "rows_columns": RowsAndColumns, "heads_rows": HeadsRows}[section.kind]
     return kind(**section.model_dump(exclude={"kind", "score"}))
 
 

@@ -46,6 +46,12 @@ class PatternStructure(_Structure):
     kind: Literal["pattern"]
 
 
+class DenseStructure(_Structure):
+    """Every weight is kept: for a stage ``admm`` with ``values: int8``, quantization by ADMM alone."""
+
+    kind: Literal["dense"]
+
+
 class NMStructure(_Structure):
     """``keep`` of every ``group`` consecutive weights along the inputs: "2:4" is keep 2, group 4."""
 
@@ -103,8 +109,8 @@ class ModelStructure(_Structure):
     kind: Literal["model"]
 
 
-Structure = Annotated[PatternStructure | NMStructure | UnstructuredStructure | BlocksStructure
-                      | RowsColumnsStructure | HeadsRowsStructure | ModelStructure,
+Structure = Annotated[PatternStructure | DenseStructure | NMStructure | UnstructuredStructure
+                      | BlocksStructure | RowsColumnsStructure | HeadsRowsStructure | ModelStructure,
                       Field(discriminator="kind")]
 
 

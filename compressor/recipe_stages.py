@@ -41,6 +41,9 @@ class AdmmStage(_Stage):
     coupling : str
         "loss": the penalty's gradient goes through clipping and AdamW, as in the paper. "decoupled":
         a proximal step after AdamW's, which converges at small rates where the other does not.
+    values : str
+        "real": Z has the structure. "int8": its weights are also multiples of their row's scale, as the
+        exporter stores them, see :mod:`compressor.weight_grid`; so are the weights when masks are fixed.
     """
 
     method: Literal["admm"]
@@ -48,6 +51,7 @@ class AdmmStage(_Stage):
     interval: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     init: Literal["projected", "zero"] = "projected"
     coupling: Literal["loss", "decoupled"] = "loss"
+    values: Literal["real", "int8"] = "real"
 
     def interval_steps(self, steps):
         """Interval in optimizer steps, for a stage of ``steps`` steps."""

@@ -84,6 +84,13 @@ class Recipe(Section):
 
     def _check_units(self):
         kind, methods = self.structure.kind, {stage.method for stage in self.stages}
+        on_grid = any(stage.method == "admm" and stage.values == "int8" for stage in self.stages)
+        if on_grid and "sr_ste" in methods:
+            raise ValueError("a stage admm with values: int8 cannot be followed by sr_ste, which trains the "
+                             "weights off the grid; use retrain or quantize")
+        if kind == "dense" and self.prunes and not on_grid:
+            raise ValueError("structure: {kind: dense} prunes nothing: it needs a stage admm with values: "
+                             "int8, or no stages but dense and quantize")
         learned = "learned_topk" in methods
         if learned and kind not in ("heads_rows", "blocks"):
             raise ValueError("a stage learned_topk needs structure: {kind: heads_rows} or {kind: blocks}, "

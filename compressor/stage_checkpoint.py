@@ -105,7 +105,8 @@ def _restore_method(state, metadata, tensors):
     holds = metadata["holds"]
     stage = next((stage for stage in state.recipe.stages if stage.label == state.stage), None)
     if holds == "admm":
-        state.admm = AdmmState(state.weights, state.structure, rho=float(metadata["rho"]), norms=state.norms)
+        state.on_grid = stage.values == "int8"
+        state.admm = AdmmState(state.weights, state.target, rho=float(metadata["rho"]), norms=state.norms)
         state.admm.load(tensors, int(metadata["updates"]))
     elif holds == "sr_ste":
         state.sr_ste = SrSteState(state.weights, state.structure, decay=stage.decay, norms=state.norms)

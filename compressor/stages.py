@@ -25,6 +25,7 @@ from compressor.sr_ste import SrSteState
 from compressor.stage_checkpoint import load_state, save_state
 from compressor.structures import Dense, Pattern
 from compressor.targets import target_layers
+from compressor.weight_grid import IntegerGrid
 
 _POOL_SAMPLE = 200_000  # blocks handed to the pool builder, which samples them again
 
@@ -52,6 +53,8 @@ class StageState:
         The weights that the recipe prunes, by module path relative to the encoder.
     structure : see :mod:`compressor.structures`
         Dense until a pruning stage begins.
+    on_grid : bool
+        Whether projections are to int8's grid as well: since an ADMM stage with ``values: int8``.
     budget_report : dict or None
         What the recipe's budget is expected to take, see :func:`compressor.budget.choose_structure`.
     norms : dict of str to tensor
@@ -79,6 +82,7 @@ class StageState:
         self.targets = target_layers(model, recipe.targets.roles)
         self.weights = {name: target.module.weight for name, target in self.targets.items()}
         self.structure = Dense()
+        self.on_grid = False
         self.norms = {}
         self.stage = self.budget_report = None
         self.admm = self.sr_ste = self.lasso = self.topk = self.gradual = None
@@ -97,7 +101,12 @@ class StageState:
     @property
     def is_pruning(self):
         """Whether a pruning stage has begun."""
-        return not isinstance(self.structure, Dense)
+        return self.on_grid or not isinstance(self.structure, Dense)
+
+    @property
+    def target(self):
+        """What weights are projected to."""
+        return IntegerGrid(self.structure) if self.on_grid else self.structure
 
     @property
     def removes_units(self):
@@ -161,10 +170,11 @@ class StageState:
         return {"map_patterns": len(self.map_pruning.patterns), "map_retained_weights": kept}
 
     def _enter_admm(self, stage):
+        self.on_grid = stage.values == "int8"
         if self.admm is None:
-            self.admm = AdmmState(self.weights, self.structure, rho=stage.rho, init=stage.init,
-                                  norms=self.norms)
+            self.admm = AdmmState(self.weights, self.target, rho=stage.rho, init=stage.init, norms=self.norms)
         else:  # a second ADMM stage: the scaled dual is the true one over rho
+            self.admm.structure = self.target
             self.admm.rescale_dual(stage.rho)
 
     def freeze(self, optimizer=None):
@@ -175,7 +185,7 @@ class StageState:
             masks = self.topk.masks(self.topk.stage.neurons)
             self.masks, retained = FixedMasks.remove(self.topk.hidden.parameters, masks)
         else:
-            self.masks, retained = FixedMasks.project(self.weights, self.structure, self.norms)
+            self.masks, retained = FixedMasks.project(self.weights, self.target, self.norms)
         self.admm = self.sr_ste = self.lasso = self.topk = self.gradual = None
         if optimizer is not None:
             self.masks.clear_moments(optimizer)
@@ -252,7 +262,7 @@ class StageState:
         own = {name: weight.detach().clone() for name, weight in self.weights.items()}
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(self.structure.of_layer(name).project(weight, self.norms.get(name))[0])
+                weight.copy_(self.target.of_layer(name).project(weight, self.norms.get(name))[0])
         try:
             yield
         finally:
