@@ -25,7 +25,7 @@ from rtl_templates.kstep_fetch import KStepFetch
 from rtl_templates.load_unit import LoadUnit
 from rtl_templates.matmul_controller import MatmulController
 from rtl_templates.pattern_array import PatternArray
-from rtl_templates.pipeline import delay
+from rtl_templates.pipeline import delay, register
 from rtl_templates.register_map import ADDRESS_BITS
 from rtl_templates.requantizer import RowRequantizer
 from rtl_templates.result_writer import ResultWriter
@@ -97,14 +97,17 @@ class Accelerator(wiring.Component):
         connect(m, controller.command, sequencer.matmul)
         m.d.comb += [
             sequencer.array_idle.eq(controller.idle & results.idle), sequencer.stream_error.eq(loader.error),
-            sequencer.read_error.eq(inputs.error), sequencer.weight_error.eq(weights.error),
-            sequencer.write_error.eq(outputs.error),
             sequencer.quiet.eq(Cat(inputs.quiet, weights.quiet, outputs.quiet))]
         streams = [inputs.ar, inputs.r, outputs.aw, outputs.w, outputs.b, weights.ar, weights.r, loader.i]
         if spec.encoder is not None:
             streams += [loader.local, buffer.unit_write]
-        moved = Cat(stream.valid & stream.ready for stream in streams)
-        m.d.control += sequencer.progress.eq(moved.any() | controller.issue.valid | sequencer.dispatched)
+        # What decides about ready comes late in a cycle; errors and progress can come a cycle later.
+        moved = Signal(len(streams))
+        m.d.control += [
+            moved.eq(Cat(stream.valid & stream.ready for stream in streams)),
+            sequencer.progress.eq(moved.any() | controller.issue.valid | sequencer.dispatched),
+            sequencer.read_error.eq(inputs.error), sequencer.weight_error.eq(weights.error),
+            sequencer.write_error.eq(outputs.error)]
         return m
 
     def _domains(self, m, clear):
@@ -135,8 +138,9 @@ class Accelerator(wiring.Component):
     def _weights(self, m, reader, registers, sequencer, loader):
         m.submodules.fifo = fifo = BeatFifo(self.spec.bus_bits, OUTSTANDING_BEATS)
         # The stream is asked for anew as soon as it has been asked for to its end, once per sequence.
-        passes_left, again = Signal(32), Signal()
-        m.d.comb += again.eq(reader.exhausted & passes_left.any() & ~sequencer.launch)
+        passes_left, more, again = Signal(32), Signal(), Signal()
+        m.d.sync += more.eq(passes_left.any())
+        m.d.comb += again.eq(reader.exhausted & more & ~sequencer.launch)
         with m.If(sequencer.launch):
             m.d.sync += passes_left.eq(registers.sequences - 1)
         with m.Elif(again):
@@ -193,7 +197,12 @@ class Accelerator(wiring.Component):
         m.submodules.requantizer = requantizer = RowRequantizer(spec.array)
         connect(m, loader.tile, controller.tile)
         connect(m, controller.finished, results.finished)
-        connect(m, results.word, buffer.result)
+        # A register between the array's results and the buffer, since LOAD and STORE wait for them. Nothing
+        # reads them sooner than before: a dispatch takes that cycle to reach its unit.
+        m.d.comb += [
+            buffer.result.valid.eq(register(m, results.word.valid, "result_valid", reset=True)),
+            buffer.result.payload.as_value().eq(
+                register(m, results.word.payload.as_value(), "result_word"))]
         m.d.comb += [
             banks.write.eq(loader.write), loader.release.eq(controller.release),
             loader.drained.eq(results.drained),

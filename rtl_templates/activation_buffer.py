@@ -2,10 +2,11 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from rtl_templates.matmul_controller import address_bits, result_address_bits, unit_address_bits
+from rtl_templates.pipeline import delay
+from rtl_templates.word_memory import WordMemory
 
 
 def buffer_write_layout(spec):
@@ -51,8 +52,8 @@ class ActivationBuffer(wiring.Component):
     side_address, side_word : with an encoder: read port of the side bank
     """
 
-    READ_LATENCY = 2
-    STORE_LATENCY = 3
+    READ_LATENCY = WordMemory.LATENCY
+    STORE_LATENCY = 1 + WordMemory.LATENCY
     WRITE_LATENCY = 2
 
     def __init__(self, spec):
@@ -73,12 +74,8 @@ class ActivationBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         width = self.spec.array.word_bits
-        m.submodules.memory = memory = Memory(shape=width, depth=max(2, self.spec.activation_words), init=[],
-                                              attrs={"no_rw_check": 1})
-        array, shared, write = memory.read_port(), memory.read_port(), memory.write_port()
-        read_word = Signal(width, reset_less=True)
-        m.d.comb += [array.addr.eq(self.read_address), self.read_word.eq(read_word)]
-        m.d.sync += read_word.eq(array.data)
+        m.submodules.memory = memory = WordMemory(width, self.spec.activation_words)
+        m.d.comb += [memory.address.eq(self.read_address), self.read_word.eq(memory.word)]
 
         result = Signal()
         arriving, address_in, word_in = result, self.result.p.address, self.result.p.word
@@ -87,7 +84,7 @@ class ActivationBuffer(wiring.Component):
             self._side_bank(m)
             unit = self.unit_write
             with m.If(self.unit_enable):
-                m.d.comb += array.addr.eq(self.unit_address)
+                m.d.comb += memory.address.eq(self.unit_address)
             m.d.comb += result.eq(self.result.valid & ~self.result.p.address[-1])
             arriving = result | unit.valid
             address_in = Mux(result, address_in, unit.p.address)
@@ -95,29 +92,22 @@ class ActivationBuffer(wiring.Component):
 
         address = Signal(address_bits(self.spec))
         word = Signal(width, reset_less=True)
-        writing, reading, fetched = Signal(), Signal(), Signal()
-        stored = Signal(width, reset_less=True)
+        writing, reading = Signal(), Signal()
         m.d.comb += [
             self.load.ready.eq(~arriving),
             self.store.ready.eq(~arriving & ~self.load.valid),
-            write.addr.eq(address), write.data.eq(word), write.en.eq(writing),
-            shared.addr.eq(address), shared.en.eq(~writing), self.stored.payload.eq(stored)]
+            memory.shared_address.eq(address), memory.data.eq(word), memory.write.eq(writing),
+            self.stored.payload.eq(memory.shared_word),
+            self.stored.valid.eq(delay(m, reading, WordMemory.LATENCY, "reading", reset=True))]
         m.d.sync += [
             writing.eq(arriving | self.load.valid), reading.eq(self.store.valid & self.store.ready),
             address.eq(Mux(arriving, address_in, Mux(self.load.valid, self.load.p.address,
                                                      self.store.payload))),
-            word.eq(Mux(arriving, word_in, self.load.p.word)),
-            fetched.eq(reading), self.stored.valid.eq(fetched), stored.eq(shared.data)]
+            word.eq(Mux(arriving, word_in, self.load.p.word))]
         return m
 
     def _side_bank(self, m):
-        width = self.spec.array.word_bits
-        m.submodules.side = side = Memory(shape=width, depth=max(2, self.spec.encoder.side_words), init=[],
-                                          attrs={"no_rw_check": 1})
-        read, write = side.read_port(), side.write_port()
-        word, data_in = Signal(width, reset_less=True), Signal(width, reset_less=True)
-        m.d.comb += [read.addr.eq(self.side_address), self.side_word.eq(word), write.data.eq(data_in)]
-        m.d.sync += [word.eq(read.data), data_in.eq(self.result.p.word),
-                     write.addr.eq(self.result.p.address),
-                     write.en.eq(self.result.valid & self.result.p.address[-1])]
-        return side
+        m.submodules.side = side = WordMemory(self.spec.array.word_bits, self.spec.encoder.side_words)
+        m.d.comb += [side.address.eq(self.side_address), self.side_word.eq(side.word)]
+        m.d.sync += [side.data.eq(self.result.p.word), side.shared_address.eq(self.result.p.address),
+                     side.write.eq(self.result.valid & self.result.p.address[-1])]

@@ -32,23 +32,22 @@ class BeatFifo(wiring.Component):
         m.submodules.memory = memory = Memory(shape=self.width, depth=self.depth, init=[],
                                               attrs={"no_rw_check": 1})
         write, read = memory.write_port(), memory.read_port()
-        written = Signal(range(2 * self.depth))
-        taken = Signal(range(2 * self.depth))
+        written, taken = Signal(range(self.depth)), Signal(range(self.depth))
+        level, filled, full = Signal(range(self.depth + 1)), Signal(), Signal()
         fetched = Signal()
         advance = Signal()
-        fetch = Signal()
+        fetch, push, pop = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq((written - taken)[:len(written)] != self.depth),
-            write.en.eq(self.i.valid & self.i.ready), write.addr.eq(written), write.data.eq(self.i.payload),
+            self.i.ready.eq(~full), push.eq(self.i.valid & self.i.ready), pop.eq(fetch & filled),
+            write.en.eq(push), write.addr.eq(written), write.data.eq(self.i.payload),
             advance.eq(~self.o.valid | self.o.ready),
             fetch.eq(~fetched | advance),
             read.en.eq(fetch), read.addr.eq(taken)]
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += written.eq(written + 1)
+        m.d.sync += [written.eq(written + push), taken.eq(taken + pop), level.eq(level + push - pop),
+                     filled.eq(push | (filled & ~(pop & (level == 1)))),
+                     full.eq(~pop & (full | (push & (level == self.depth - 1))))]
         with m.If(fetch):
-            m.d.sync += fetched.eq(written != taken)
-            with m.If(written != taken):
-                m.d.sync += taken.eq(taken + 1)
+            m.d.sync += fetched.eq(pop)
         payload = Signal(self.width, reset_less=True)
         m.d.comb += self.o.payload.eq(payload)
         with m.If(advance):

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl_templates.block_unit import word_layout
 from rtl_templates.buffer_ports import COUNT_BITS, read_port
-from rtl_templates.pipeline import delay
+from rtl_templates.pipeline import delay, register
 from rtl_templates.slot_assignment import SIZE
 from rtl_templates.tile_walk import tile_rows_layout
 
@@ -73,17 +73,20 @@ class BlockReader(wiring.Component):
         arrival = spec.read_latency + 1
         present = delay(m, self.read.enable, spec.read_latency, "present")
         here_part = delay(m, part, arrival, "part")
-        here_column = delay(m, column, arrival, "column")
+        # What counts is found out while the word is on its way.
+        coming_part = delay(m, part, arrival - 1, "coming_part")
+        coming_column = delay(m, column, arrival - 1, "coming_column")
         m.d.sync += [
             self.word.valid.eq(delay(m, active, arrival, "valid", reset=True)),
             self.word.last.eq(here_part == parts - 1), self.word.part.eq(here_part),
             self.word.tag.eq(delay(m, tag, arrival, "tag"))]
-        phase, valid = (delay(m, tile[name], arrival, name) for name in ("phase", "valid"))
-        columns_count = self._columns_that_count(m, here_column)
+        phase = delay(m, tile.phase, arrival, "phase")
+        coming_valid = delay(m, tile.valid, arrival - 1, "coming_valid")
+        columns_count = register(m, self._columns_that_count(m, coming_column), "columns_count")
         phase_rows = SIZE * spec.units
         for row in range(spec.word_rows):
-            counts = Signal(name=f"row_counts{row}")
-            m.d.comb += counts.eq(present & (here_part * spec.word_rows + row < valid))
+            counts = present & register(m, coming_part * spec.word_rows + row < coming_valid,
+                                        f"row_counts{row}")
             for channel in range(SIZE):
                 value = Signal(8, name=f"value{row}_{channel}")
                 choices = [self.read_data[channel][number * phase_rows + row].as_unsigned()
@@ -95,7 +98,7 @@ class BlockReader(wiring.Component):
 
     def _columns_that_count(self, m, column):
         """One bit for each of the four columns of a block."""
-        counts = Signal(SIZE, name="columns_count")
+        counts = Signal(SIZE, name="columns_coming")
         if not self.mask_columns:
             m.d.comb += counts.eq(-1)
             return counts

@@ -27,7 +27,8 @@ class DescriptorCheck(wiring.Component):
 
     Fields and transfers are checked before a descriptor is dispatched, so that no transfer touches memory
     that it must not. Ranges of several token groups take one multiplier and come later: their unit may
-    have begun by then, on nothing but the accelerator's own buffers.
+    have begun by then, on nothing but the accelerator's own buffers. Comparisons begin with the record,
+    a cycle before ``decode``, so that long ones have a cycle of their own.
 
     Latency: ``refusal`` 1 clock cycle after ``decode``, ``outside`` ``LATENCY`` cycles after it.
 
@@ -41,9 +42,9 @@ class DescriptorCheck(wiring.Component):
     beyond : :py:`In(1)`
         The program ends before this descriptor.
     valid_length : :py:`In(16)`
-        Only with an encoder: of the sequence that runs.
+        Only with an encoder: of the sequence that runs; read with ``latch``.
     refusal : :py:`Out(STATUS_BITS)`
-        Status code, 0 if the descriptor may be dispatched.
+        Status code, 0 if the descriptor may be dispatched; ``refused`` : :py:`Out(1)` if it may not.
     outside : :py:`Out(1)`
         A range leaves its bank.
     """
@@ -56,7 +57,7 @@ class DescriptorCheck(wiring.Component):
         super().__init__(members | {
             "latch": In(1), "decode": In(1), "record": In(descriptor_layout),
             "descriptor": In(descriptor_layout), "beyond": In(1), "refusal": Out(STATUS_BITS),
-            "outside": Out(1)})
+            "refused": Out(1), "outside": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -66,24 +67,33 @@ class DescriptorCheck(wiring.Component):
             m.d.sync += transfer_end.eq(
                 record.length + Mux(record.opcode == Opcode.LOAD, record.destination, record.source))
         code = Signal(STATUS_BITS)
+        too_long, bad = Signal(), {}
+        with m.If(self.latch):
+            for opcode, rule in rules(self.spec).items():
+                bad[opcode] = Signal(name=f"bad_{opcode.name.lower()}")
+                m.d.sync += bad[opcode].eq(Cat(self._faults(opcode, rule)).any())
+            if self.spec.encoder is not None:
+                m.d.sync += too_long.eq(self.valid_length > CHANNELS * record.length)
         with m.Switch(d.opcode):
             for opcode, rule in rules(self.spec).items():
+                over = transfer_end > (rule.source or rule.destination) if rule.transfer else 0
                 with m.Case(opcode):
-                    with m.If(Cat(self._faults(opcode, rule, transfer_end)).any()):
+                    with m.If(bad[opcode] | over):
                         m.d.comb += code.eq(Status.BAD_DESCRIPTOR)
                     if opcode is Opcode.SOFTMAX:
-                        with m.Elif(self.valid_length > CHANNELS * d.length):
+                        with m.Elif(too_long):
                             m.d.comb += code.eq(Status.BAD_LENGTH)
             with m.Default():
                 m.d.comb += code.eq(Status.BAD_OPCODE)
         with m.If(self.decode):
-            m.d.sync += self.refusal.eq(Mux(self.beyond, Status.BAD_PROGRAM, code))
+            m.d.sync += [self.refusal.eq(Mux(self.beyond, Status.BAD_PROGRAM, code)),
+                         self.refused.eq(self.beyond | code.any())]
         self._ranges(m)
         return m
 
-    def _faults(self, opcode, rule, transfer_end):
-        """One bit for each way in which the fields of a descriptor can be wrong, its ranges left out."""
-        d = self.descriptor
+    def _faults(self, opcode, rule):
+        """One bit for each way in which the fields of a record can be wrong, its ranges left out."""
+        d = self.record
         faults = [d[name] == 0 for name in rule.counts]
         faults += [(d.wait & (0xFF & ~known_units(self.spec))).any(),
                    (d.flags & (0xFFFF & ~rule.flags)).any()]
@@ -92,8 +102,7 @@ class DescriptorCheck(wiring.Component):
         if rule.length:
             faults.append(d.length > rule.length)
         if rule.transfer:
-            faults += [transfer_end > (rule.source or rule.destination),
-                       d.offset[:(self.spec.bus_bits // 8).bit_length() - 1].any()]
+            faults.append(d.offset[:(self.spec.bus_bits // 8).bit_length() - 1].any())
         else:
             for field, words, side in (("source", rule.source, rule.source_side),
                                        ("destination", rule.destination, rule.destination_side)):
@@ -109,7 +118,7 @@ class DescriptorCheck(wiring.Component):
 
     def _ranges(self, m):
         """Ends of the ranges that have a stride, one product a cycle."""
-        d = self.descriptor
+        d, record = self.descriptor, self.record
         strided = {opcode: rule for opcode, rule in rules(self.spec).items() if not rule.transfer}
 
         def is_any(condition):
@@ -119,19 +128,19 @@ class DescriptorCheck(wiring.Component):
         steps = [self.decode, *(Signal(name=f"step{index}") for index in range(1, self.LATENCY))]
         m.d.sync += [after.eq(before) for before, after in pairwise(steps)]
         ends = {name: Signal(EXTENT_BITS, name=f"{name}_end") for name in ("source", "branch", "destination")}
-        product, factors = Signal(32), (Signal(16, name="count"), Signal(16, name="stride"))
-        groups, words = Signal(16), Signal(16)
-        m.d.comb += [groups.eq(d.groups), words.eq(d.destination_stride)]
-        with m.If(d.opcode == Opcode.TRANSPOSE):
-            m.d.comb += [groups.eq(self._groups_of(d.length)), words.eq(d.tiles)]
-        with m.Elif(d.opcode == Opcode.NORM):
-            m.d.comb += words.eq(d.length)
-        with m.If(steps[0]):
-            m.d.comb += [factors[0].eq(d.groups - 1), factors[1].eq(d.source_stride)]
-        with m.Else():
-            m.d.comb += [factors[0].eq(groups - 1), factors[1].eq(d.destination_stride)]
-        extent = Mux(d.length.any(), d.length, d.source_stride)
-        m.d.sync += product.eq(factors[0] * factors[1])
+        product = Signal(32)
+        counts = {name: Signal(16, name=f"{name}_count") for name in ("source", "result")}
+        groups, words, extent = Signal(16), Signal(16), Signal(32)
+        transposes, norms = record.opcode == Opcode.TRANSPOSE, record.opcode == Opcode.NORM
+        m.d.comb += groups.eq(Mux(transposes, self._groups_of(record.length), record.groups))
+        with m.If(self.latch):
+            m.d.sync += [
+                counts["source"].eq(record.groups - 1), counts["result"].eq(groups - 1),
+                words.eq(Mux(transposes, record.tiles,
+                             Mux(norms, record.length, record.destination_stride))),
+                extent.eq(Mux(record.length.any(), record.length, record.source_stride))]
+        m.d.sync += product.eq(Mux(steps[0], counts["source"], counts["result"])
+                               * Mux(steps[0], d.source_stride, d.destination_stride))
         with m.If(steps[1]):
             m.d.sync += [ends["source"].eq(product + d.source[:ADDRESS_BITS] + extent),
                          ends["branch"].eq(product + d.offset[:ADDRESS_BITS] + extent)]

@@ -1,6 +1,7 @@
 """Exact timing of the units of encoder layers: when their tiles are offered, and when they are idle.
 
-KEYS, SOFTMAX, TRANSPOSE and NORM are dispatched once all four of these units are idle. Dispatched at d,
+KEYS, SOFTMAX, TRANSPOSE and NORM are dispatched once all four of these units are idle. Started at d,
+``Timing.dispatch_to_unit`` after the dispatch,
 
 * TRANSPOSE and NORM are idle at ``d + cycles(groups, columns) + 1``;
 * KEYS and SOFTMAX offer the header of their first tile ``d + 3`` or later, as the ``times`` of their specs
@@ -73,7 +74,7 @@ class UnitTimes:
         return max((time for unit, time in self.idle_at.items() if unit & wait), default=0)
 
     def start(self, descriptor, time, length):
-        """Begin a descriptor's work."""
+        """Begin a descriptor's work in cycle ``time``."""
         opcode, unit = descriptor.opcode, Unit[descriptor.opcode.name]
         if opcode in (Opcode.KEYS, Opcode.SOFTMAX):
             self.sources[unit] = self._tiles(descriptor, time, length)

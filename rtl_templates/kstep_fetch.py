@@ -12,7 +12,7 @@ from rtl_templates.tile_banks import BANKS, index_layout
 
 
 class KStepFetch(wiring.Component):
-    """Reads the index, then activations and weights together. A pipeline without waits.
+    """Reads the index, then activations and weights. A pipeline without waits.
 
     Latency: ``LATENCY`` clock cycles from ``issue`` to ``kstep``. Throughput: 1 K-step per cycle.
 
@@ -26,9 +26,10 @@ class KStepFetch(wiring.Component):
     """
 
     ADDRESS = RecordMemory.LATENCY + 1
-    """Cycles from ``issue`` to the read of weights and activations."""
-    LATENCY = ADDRESS + RecordMemory.LATENCY
-    assert ActivationBuffer.READ_LATENCY == RecordMemory.LATENCY
+    """Cycles from ``issue`` to the read of activations."""
+    LATENCY = ADDRESS + ActivationBuffer.READ_LATENCY
+    WEIGHTS = LATENCY - RecordMemory.LATENCY
+    """Cycles from ``issue`` to the read of weights."""
 
     def __init__(self, spec):
         self.spec = spec
@@ -48,8 +49,8 @@ class KStepFetch(wiring.Component):
             stages.append(Signal(issue_layout(self.spec), name=f"issue{stage}"))
             m.d.sync += stages[-1].eq(stages[-2])
         m.d.comb += [self.index_bank.eq(self.issue.bank), self.index_kstep.eq(self.issue.kstep),
-                     self.weights_bank.eq(stages[self.ADDRESS].bank),
-                     self.weights_kstep.eq(stages[self.ADDRESS].kstep)]
+                     self.weights_bank.eq(stages[self.WEIGHTS].bank),
+                     self.weights_kstep.eq(stages[self.WEIGHTS].kstep)]
         m.d.sync += self.activation_address.eq(stages[self.ADDRESS - 1].base + self.index.column)
 
         fields = ("controls", "dense") if self.spec.tiles.has_dense_bit else ("controls",)

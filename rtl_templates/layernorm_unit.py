@@ -151,7 +151,10 @@ class LayerNormUnit(wiring.Component):
         for record, address in ((epsilon, 0), (mean, 1)):
             with m.If(self.table.enable & (self.table.address == address)):
                 m.d.sync += record[self.table.bank].as_value().eq(self.table.data)
-        return epsilon[bank], mean[bank]
+        chosen = [Signal(records.shape().elem_shape, name=f"chosen_{name}", reset_less=True)
+                  for name, records in (("epsilon", epsilon), ("mean", mean))]
+        m.d.sync += [chosen[0].eq(epsilon[bank]), chosen[1].eq(mean[bank])]
+        return chosen
 
     def _constants(self, m, bank, beat, second_beat, sums, scaling):
         """Per-channel constants of both passes, in two memories."""
@@ -160,7 +163,7 @@ class LayerNormUnit(wiring.Component):
         index = Signal(self.table.address.shape())
         m.d.comb += [record.as_value().eq(self.table.data), index.eq(self.table.address - HEADER_RECORDS)]
         channel_bits = (spec.channels - 1).bit_length()
-        first_beat = delay(m, beat, spec.gather_latency - 1, "shift_beat")
+        first_beat = delay(m, beat, spec.gather_latency - 2, "shift_beat")
         late_beat = delay(m, second_beat, 1 + scaling.GAMMA_DELAY - 2, "gamma_beat")
         depth = 2 << len(beat)
         alignment = data.StructLayout({"residual_shift": 3, "branch_shift": 3})
@@ -177,8 +180,8 @@ class LayerNormUnit(wiring.Component):
                 m.d.comb += [port.data[name].eq(record[name]) for name, _ in memory.shape]
             shift, scale = shifts.read_port(), scales.read_port()
             m.d.comb += [shift.addr.eq(Cat(first_beat, bank)), scale.addr.eq(Cat(late_beat, bank)),
-                         sums.residual_shift[channel].eq(shift.data.residual_shift),
-                         sums.branch_shift[channel].eq(shift.data.branch_shift)]
+                         Cat(sums.residual_shift[channel], sums.branch_shift[channel]).eq(
+                             delay(m, shift.data.as_value(), 1, f"shift{channel}"))]
             m.d.comb += [scaling.gamma[channel].eq(delay(m, scale.data.gamma, 1, f"gamma{channel}")),
                          scaling.beta[channel].eq(delay(m, scale.data.beta, 2, f"beta{channel}"))]
 

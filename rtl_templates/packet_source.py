@@ -66,7 +66,7 @@ class PacketSource(wiring.Component):
         begin, running, command = Signal(), Signal(), Signal(spec.command_layout())
         m.d.comb += [
             begin.eq(self.command.valid & self.command.ready),
-            self.command.ready.eq(~running & sections.empty), self.busy.eq(running | sections.o.valid),
+            self.command.ready.eq(~self.busy), self.busy.eq(running | sections.o.valid),
             walk.start.eq(begin), walk.advance.eq(sections.done), sections.words.eq(walk.tile.words),
             *[walk.tensor[name].eq(self.command.p[name]) for name, _ in walk.tensor.shape()]]
         m.d.sync += running.eq(begin | (running & ~(sections.done & walk.tile.last)))

@@ -48,13 +48,14 @@ class PacketWriter(wiring.Component):
         m.submodules.queue = queue = Memory(shape=self.bus_bits, depth=self.depth, init=[])
         write, read = queue.write_port(), queue.read_port(domain="comb")
         level, promised = Signal(range(self.depth + 1)), Signal(range(self.depth + 1))
-        taken = Signal()
+        filled, taken = Signal(), Signal()  # `filled`: level is not 0
         m.d.comb += [
             write.en.eq(self.push), write.data.eq(self.beat), self.o.payload.eq(read.data),
-            self.o.valid.eq(level != 0), taken.eq(self.o.valid & self.o.ready),
+            self.o.valid.eq(filled), taken.eq(self.o.valid & self.o.ready),
             self.room.eq(promised <= self.depth - self.chunk), self.settled.eq(promised == level),
-            self.empty.eq(self.settled & ((level == 0) | ((level == 1) & taken)))]
-        m.d.sync += [level.eq(level + self.push - taken), promised.eq(promised + self.promise - taken),
+            self.empty.eq(self.settled & (~filled | ((level == 1) & taken)))]
+        m.d.sync += [filled.eq(self.push | (filled & ~((level == 1) & taken))),
+                     level.eq(level + self.push - taken), promised.eq(promised + self.promise - taken),
                      write.addr.eq(write.addr + self.push), read.addr.eq(read.addr + taken)]
         return m
 

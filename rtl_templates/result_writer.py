@@ -44,7 +44,7 @@ class ResultWriter(wiring.Component):
             "finished": In(stream.Signature(pass_layout(spec), always_ready=True)),
             "row": In(requantizer_output(spec.array)),
             "word": Out(stream.Signature(result_write_layout(spec), always_ready=True)),
-            "drained": Out(1), "idle": Out(1)})
+            "drained": Out(1), "idle": Out(1, init=1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -73,7 +73,11 @@ class ResultWriter(wiring.Component):
                      pass_end.eq(complete & (index + 1 == read.data.words)),
                      self.word.valid.eq(complete), self.word.p.address.eq(address),
                      self.word.p.word.eq(Cat(*gathered, self.row["values"].as_value())),
-                     self.drained.eq(pass_end & read.data.tile_end), self.idle.eq(pushed == popped)]
+                     self.drained.eq(pass_end & read.data.tile_end)]
+        waiting = Signal(range(depth))  # passes whose results are on their way
+        m.d.sync += [
+            waiting.eq(waiting + self.finished.valid - pass_end),
+            self.idle.eq(~self.finished.valid & ((waiting == 0) | ((waiting == 1) & pass_end)))]
         with m.If(complete):
             m.d.sync += index.eq(Mux(pass_end, 0, index + 1))
         m.d.sync += popped.eq(popped + pass_end)

@@ -56,7 +56,8 @@ class Sequencer(wiring.Component):
     ``done`` is raised with the status of a timeout, and the masters go on settling: a start meanwhile is
     answered with the same status, and only when they are quiet, or after a reset, is there a next run.
 
-    Latency: ``FETCH_TO_DISPATCH`` clock cycles from the last beat of the program to the first dispatch.
+    Latency: ``FETCH_TO_DISPATCH`` clock cycles from the last beat of the program to the first dispatch,
+    ``DISPATCH_TO_UNIT`` from there to the unit's start.
     Throughput: one dispatch in ``DISPATCH_INTERVAL`` cycles.
 
     Members
@@ -73,8 +74,9 @@ class Sequencer(wiring.Component):
         First cycle of a run: read ``program_beats`` beats of program, begin the weight stream.
     program : :py:`In(stream.Signature(bus_bits))`
     matmul : :py:`Out(stream.Signature(command_layout(spec)))`
+        Valid for the cycle after the dispatch; once ready, it stays so until then.
     transfer : :py:`Out(transfer_layout(spec))`
-        Operands of ``load`` or ``store``, which are high for the cycle of dispatch.
+        Operands of ``load`` or ``store``, which are high for the cycle after the dispatch.
     unit : :py:`Out(4)`
         Only with an encoder: the descriptor at hand, ``operands``, goes to the unit of this bit, in the
         order of ``ENCODER_OPCODES``; one at a time, because they share a port of the side bank.
@@ -91,7 +93,7 @@ class Sequencer(wiring.Component):
     stream_error : :py:`In(STATUS_BITS)`
         Not 0: status code of a bad packet of the weight stream.
     read_error, weight_error, write_error : :py:`In(1)`
-        The beat or the response accepted in this cycle is an error.
+        The beat or the response accepted in the cycle before was an error.
     dispatched : :py:`Out(1)`
         Descriptor ``index`` is being dispatched.
     done, running, abort, clear, status : :py:`Out`
@@ -99,6 +101,7 @@ class Sequencer(wiring.Component):
 
     FETCH_TO_DISPATCH = 5
     DISPATCH_INTERVAL = 5
+    DISPATCH_TO_UNIT = 1
     END_TO_DONE = 1
 
     def __init__(self, spec):
@@ -161,7 +164,7 @@ class Sequencer(wiring.Component):
             with m.Case(State.DECODE):
                 m.d.sync += state.eq(State.CHECK)
             with m.Case(State.CHECK):
-                with m.If(check.refusal.any()):
+                with m.If(check.refused):
                     m.d.sync += [state.eq(State.FINISH), self.status.eq(check.refusal)]
                 with m.Elif(go):
                     m.d.sync += [state.eq(State.READ), self.index.eq(self.index + 1)]
@@ -188,14 +191,18 @@ class Sequencer(wiring.Component):
                     m.d.sync += self.status.eq(Status.WEIGHTS_LEFT)
             with m.Else():
                 m.d.sync += [self.index.eq(0), self.sequence.eq(self.sequence + 1)]
-        m.d.sync += [self._input.eq(Mux(self.launch, self.input_pointer,
-                                        self._input + Mux(go & self._ends, self.input_stride, 0))),
+        onward = Signal()  # registered: the next transfer's address is not needed for cycles yet
+        m.d.sync += [onward.eq(go & self._ends),
+                     self._input.eq(Mux(self.launch, self.input_pointer,
+                                        self._input + Mux(onward, self.input_stride, 0))),
                      self._output.eq(Mux(self.launch, self.output_pointer,
-                                         self._output + Mux(go & self._ends, self.output_stride, 0)))]
+                                         self._output + Mux(onward, self.output_stride, 0)))]
         with m.If(self.launch):
             m.d.sync += self.sequence.eq(0)
+        was_fetching = Signal()
+        m.d.sync += was_fetching.eq(self.fetching)
         with m.If(self.running & (state != State.FINISH)):
-            read_error = Mux(self.fetching, Status.PROGRAM_READ_ERROR, Status.INPUT_READ_ERROR)
+            read_error = Mux(was_fetching, Status.PROGRAM_READ_ERROR, Status.INPUT_READ_ERROR)
             for error, code in ((bitten[-1], Status.WATCHDOG), (check.outside, Status.BAD_DESCRIPTOR),
                                 (self.stream_error.any(), self.stream_error),
                                 (self.write_error, Status.OUTPUT_WRITE_ERROR),
@@ -260,18 +267,18 @@ class Sequencer(wiring.Component):
                 self.transfer.address.eq(base + descriptor.offset),
                 self.transfer.beats.eq(sum(descriptor.length << bit for bit in range(8)
                                            if beats_per_word >> bit & 1))]
-        idle = Signal()
-        check = Signal()
+        idle, check, load, store, multiply = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            check.eq((state == State.CHECK) & ~checker.refusal.any()),
+            check.eq((state == State.CHECK) & ~checker.refused),
             idle.eq(units_idle & (self.load_idle | ~descriptor.wait[Unit.LOAD.bit_length() - 1])
                     & (self.array_idle | ~descriptor.wait[Unit.ARRAY.bit_length() - 1])
                     & (self.store_idle | ~descriptor.wait[Unit.STORE.bit_length() - 1])),
             self.transfer.length.eq(descriptor.length), self.transfer.source.eq(descriptor.source),
             self.transfer.destination.eq(descriptor.destination),
-            self.load.eq(check & loads & idle & self.load_idle & self.store_idle),
-            self.store.eq(check & stores & idle & self.load_idle & self.store_idle),
-            self.matmul.valid.eq(check & multiplies & idle)]
+            load.eq(check & loads & idle & self.load_idle & self.store_idle),
+            store.eq(check & stores & idle & self.load_idle & self.store_idle),
+            multiply.eq(check & multiplies & idle & self.matmul.ready)]
+        m.d.sync += [self.load.eq(load), self.store.eq(store), self.matmul.valid.eq(multiply)]
         m.d.comb += [self.matmul.payload[name].eq(descriptor[name]) for name in (
             "groups", "tiles", "source", "destination", "source_stride", "destination_stride")]
         go = Signal()
@@ -285,11 +292,11 @@ class Sequencer(wiring.Component):
                          for bit, name in enumerate(flag_fields(spec))]
             m.d.comb += checker.valid_length.eq(self.valid_length)
             every = self.units_idle.all()
-            m.d.comb += [self.unit.eq(Mux(check & idle & every, units, 0)), self.operands.eq(descriptor)]
-            started, all_idle = self.unit.any(), all_idle & every
+            m.d.comb += self.operands.eq(descriptor)
+            started, all_idle = check & idle & every & units.any(), all_idle & every
+            m.d.sync += self.unit.eq(Mux(started, units, 0))
         self._opcode = opcode
-        m.d.comb += go.eq(self.load | self.store | (self.matmul.valid & self.matmul.ready) | started
-                          | (check & ends & all_idle))
+        m.d.comb += go.eq(load | store | multiply | started | (check & ends & all_idle))
         return go, checker
 
     def _units(self, m, state, descriptor):

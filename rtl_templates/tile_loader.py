@@ -107,20 +107,16 @@ class TileLoader(wiring.Component):
         banks_held = Signal(range(BANKS + 1))
         slots_held = Signal(range(SLOTS + 1))
         beat, valid = Signal(self.spec.bus_bits), Signal()
-        ready, header, take, complete = Signal(), Signal(), Signal(), Signal()
+        header, take, complete = Signal(), Signal(), Signal()
         table_entry_end = Signal(init=1)
-        beat_marker = beat[24:32]
+        tile_header, room = Signal(), Signal()  # what comes is no other header; a tile may begin
         m.d.comb += [
-            ready.eq(~self.error.any() & Mux(
-                section == Section.HEADER,
-                (beat_marker != TILE_MARKER) | ((banks_held != BANKS) & (slots_held != SLOTS)),
-                table_entry_end)),
-            take.eq(valid & ready),
-            header.eq(take & (section == Section.HEADER) & (beat_marker == TILE_MARKER)),
+            room.eq((banks_held != BANKS) & (slots_held != SLOTS)),
+            header.eq(take & (section == Section.HEADER) & tile_header),
             self.state.loading.eq(section != Section.HEADER),
             self.state.packet.eq(take & (section == Section.HEADER)),
             self.state.table.eq(section == Section.TABLE)]
-        local = self._source(m, beat, valid, ready, take & (section == Section.HEADER), complete)
+        local = self._source(m, section, beat, valid, take, tile_header, room, table_entry_end, complete)
         m.d.comb += self.holding.eq(banks_held.any() | (section != Section.HEADER) | local)
         m.d.sync += [banks_held.eq(banks_held + header - self.release),
                      slots_held.eq(slots_held + header - self.drained)]
@@ -193,37 +189,50 @@ class TileLoader(wiring.Component):
             with m.Default():
                 m.d.sync += self.error.eq(Status.BAD_PACKET)
 
-    def _source(self, m, beat, valid, ready, packet, complete):
-        """Beats come from memory, or, after a local header, from the units; returns when the latter."""
+    def _source(self, m, section, beat, valid, take, tile_header, room, entry_end, complete):
+        """Beats come from memory, or, after a local header, from the units; returns when the latter.
+
+        Each source has a ready of its own, so that no beat of one is in the other's way: what the units
+        send are tiles alone.
+        """
+        stopped, begins = Signal(), section == Section.HEADER
+        other_header, local = Signal(), Signal()
+        m.d.comb += [
+            stopped.eq(self.error.any()), other_header.eq(self.i.payload[24:32] != TILE_MARKER),
+            tile_header.eq(local | ~other_header),
+            self.i.ready.eq(~stopped & ~local & Mux(begins, other_header | room, entry_end))]
         if self.spec.encoder is None:
-            m.d.comb += [beat.eq(self.i.payload), valid.eq(self.i.valid), self.i.ready.eq(ready)]
-            return 0
+            m.d.comb += [beat.eq(self.i.payload), valid.eq(self.i.valid),
+                         take.eq(self.i.valid & self.i.ready)]
+            return local
         left = Signal(HEADER_COUNT_BITS)
-        local = Signal()
-        m.d.comb += [local.eq(left.any()), self.state.local.eq(local),
-                     beat.eq(Mux(local, self.local.payload, self.i.payload)),
+        m.d.comb += [self.state.local.eq(local), beat.eq(Mux(local, self.local.payload, self.i.payload)),
                      valid.eq(Mux(local, self.local.valid, self.i.valid)),
-                     self.i.ready.eq(ready & ~local), self.local.ready.eq(ready & local)]
-        with m.If(packet & (beat[24:32] == LOCAL_MARKER)):
-            m.d.sync += left.eq(beat)
+                     self.local.ready.eq(~stopped & local & (~begins | room)),
+                     take.eq((self.i.valid & self.i.ready) | (self.local.valid & self.local.ready))]
+        with m.If(self.i.valid & self.i.ready & begins & (self.i.payload[24:32] == LOCAL_MARKER)):
+            m.d.sync += [left.eq(self.i.payload), local.eq(self.i.payload[:HEADER_COUNT_BITS].any())]
         with m.Elif(complete & local):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [left.eq(left - 1), local.eq(left != 1)]
         return local
 
     def _tables(self, m, section, beat, valid, take, entry_end):
-        """Entries of a table, one per cycle; ``entry_end`` is 1 with the last one of a beat."""
+        """Entries of a table, one per cycle; ``entry_end`` is 1 with the last one of a beat.
+
+        It is 1 outside of tables, and computed a cycle ahead: whether a beat is taken hangs on it.
+        """
         bus_bits = self.spec.bus_bits
         beats, table = Signal(HEADER_COUNT_BITS), Signal(Table, init=Table.GELU)
         bank, address = Signal(), Signal(HEADER_COUNT_BITS)
         entry = Signal(range(bus_bits // 8))
-        wide = Signal()
+        wide, one_a_beat = Signal(), bus_bits == 64
         within = valid & (section == Section.TABLE)
-        m.d.comb += [
-            wide.eq((table == Table.ATTENTION_NORM) | (table == Table.OUTPUT_NORM)),
-            entry_end.eq((section != Section.TABLE)
-                         | (entry == Mux(wide, bus_bits // 64 - 1, bus_bits // 8 - 1)))]
+        m.d.comb += wide.eq(_is_wide(table))
         with m.If(within):
-            m.d.sync += [entry.eq(Mux(entry_end, 0, entry + 1)), address.eq(address + 1)]
+            m.d.sync += [
+                entry.eq(Mux(entry_end, 0, entry + 1)), address.eq(address + 1),
+                entry_end.eq(Mux(entry_end, (beats == 1) | (wide & one_a_beat),
+                                 entry + 1 == Mux(wide, bus_bits // 64 - 1, bus_bits // 8 - 1)))]
         narrow = beat.word_select(entry, 8)
         m.d.sync += [
             self.table.enable.eq(within), self.table.id.eq(table), self.table.bank.eq(bank),
@@ -231,7 +240,7 @@ class TileLoader(wiring.Component):
             self.table.data.eq(Mux(wide, beat.word_select(entry[:max(1, len(entry) - 3)], 64), narrow))]
         with m.If(take & (section == Section.HEADER) & (beat[24:32] == TABLE_MARKER)):
             m.d.sync += [section.eq(Section.TABLE), beats.eq(beat), table.eq(beat[16:20]), bank.eq(beat[20]),
-                         entry.eq(0), address.eq(0)]
+                         entry.eq(0), address.eq(0), entry_end.eq(_is_wide(beat[16:20]) & one_a_beat)]
         with m.Elif(take & (section == Section.TABLE)):
             m.d.sync += beats.eq(beats - 1)
             with m.If(beats == 1):
@@ -256,3 +265,8 @@ class TileLoader(wiring.Component):
                              tiles[index].last_kstep.eq(ksteps - 1), tiles[index].words.eq(words)]
             with m.Elif(started & (turn == index)):
                 m.d.sync += loaded[index].eq(0)
+
+
+def _is_wide(table):
+    """Whether the entries of a table have 64 bits."""
+    return (table == Table.ATTENTION_NORM) | (table == Table.OUTPUT_NORM)

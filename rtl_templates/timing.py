@@ -15,9 +15,9 @@ before. A descriptor is dispatched once every unit in its wait mask is idle, and
 * END: once all units are idle; ``cycles = dispatch + end_to_done``.
 
 LOAD of n words dispatched at d: the last beat arrives at
-``r = d + address + read_latency + (n - 1) * word_interval + beats_per_word - 1``, one cycle later if the
-first burst is a single beat that others follow (addresses are offered every second cycle) and beats are
-not paused anyway. Idle at ``r + load_to_idle``.
+``r = d + dispatch_to_unit + address + read_latency + (n - 1) * word_interval + beats_per_word - 1``, one
+cycle later if the first burst is a single beat that others follow (addresses are offered every second cycle)
+and beats are not paused anyway. Idle at ``r + load_to_idle``.
 
 STORE of n words dispatched at d: the last beat leaves at
 ``w = d + store_to_beat + (n - 1) * word_interval + beats_per_word - 1``. Idle at
@@ -99,17 +99,19 @@ class Timing:
     """From the last beat of the program to the first dispatch."""
     dispatch_interval = Sequencer.DISPATCH_INTERVAL
     """From a dispatch to the next."""
+    dispatch_to_unit = Sequencer.DISPATCH_TO_UNIT
+    """From a dispatch to the start of its unit."""
     end_to_done = Sequencer.END_TO_DONE + 1
     """From the dispatch of END to the value of ``cycles``."""
     load_to_idle = LoadUnit.LAST_BEAT_TO_IDLE
     """From the last beat of a LOAD to its unit's being idle."""
-    store_to_beat = StoreUnit.LATENCY
+    store_to_beat = Sequencer.DISPATCH_TO_UNIT + StoreUnit.LATENCY
     """From the dispatch of a STORE to its first beat."""
     response_to_idle = StreamWriter.RESPONSE_TO_IDLE
     """From the last response of a STORE to its unit's being idle."""
     loaded_to_take = TileLoader.LOADED
     """From the last beat of a tile to its being taken."""
-    dispatch_to_take = MatmulController.DISPATCH
+    dispatch_to_take = Sequencer.DISPATCH_TO_UNIT + MatmulController.DISPATCH
     """From the dispatch of a MATMUL to its first tile's being taken."""
     take_to_issue = MatmulController.TILE
     """From a tile's being taken to its first K-step."""
@@ -153,7 +155,8 @@ class Timing:
     def load_cycles(self, descriptor, memory):
         """From the dispatch of a LOAD to its unit's being idle."""
         beats = self.spec.beats_per_word
-        last = self.address + memory.read_latency + (descriptor.length - 1) * self.word_interval + beats - 1
+        last = (self.dispatch_to_unit + self.address + memory.read_latency
+                + (descriptor.length - 1) * self.word_interval + beats - 1)
         burst = burst_beats(self.spec.bus_bits)
         place = descriptor.offset * 8 // self.spec.bus_bits % burst
         alone = place == burst - 1 and descriptor.length * beats > 1 and beats > 1
@@ -334,15 +337,15 @@ def predict(spec, descriptors, tiles, memory=None, lengths=(0,)):
             time = max(time, load_idle, array.idle_at, store_idle, units.idle())
         elif opcode in ENCODER_OPCODES:
             time = max(time, units.idle())
-            units.start(descriptor, time, length)
+            units.start(descriptor, time + timing.dispatch_to_unit, length)
         else:
             time = max(time, load_idle, store_idle)
             if opcode is Opcode.LOAD:
                 load_idle = time + timing.load_cycles(descriptor, memory)
-                load += load_idle - time - 1
+                load += load_idle - time - timing.dispatch_to_unit - 1
             else:
                 store_idle = time + timing.store_cycles(descriptor, memory)
-                store += store_idle - time - 1
+                store += store_idle - time - timing.dispatch_to_unit - 1
         dispatches.append(time)
         ready = time + timing.dispatch_interval
     return Prediction(cycles=dispatches[-1] + timing.end_to_done,

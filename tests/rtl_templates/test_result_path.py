@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from rtl_templates.activation_buffer import ActivationBuffer
 from rtl_templates.kstep_fetch import KStepFetch
+from rtl_templates.record_memory import RecordMemory
 from rtl_templates.result_writer import ResultWriter, passes_in_flight
 from rtl_templates.row_constants import RowConstants
 from tests.rtl_templates.accelerator_reference import small_spec
@@ -30,14 +32,14 @@ def test_fetch_brings_everything_together():
             addresses["index"].append(ctx.get(dut.index_bank) << 5 | ctx.get(dut.index_kstep))
             addresses["weights"].append(ctx.get(dut.weights_bank) << 5 | ctx.get(dut.weights_kstep))
             addresses["activation"].append(ctx.get(dut.activation_address))
-            if cycle >= 2:
-                index = addresses["index"][-3]
+            if cycle >= max(RecordMemory.LATENCY, ActivationBuffer.READ_LATENCY):
+                index = addresses["index"][-1 - RecordMemory.LATENCY]
                 ctx.set(dut.index.column, index)
                 ctx.set(dut.index.dense, index & 1)
                 for unit in range(3):
                     ctx.set(dut.index.controls[unit], index + unit)
-                ctx.set(dut.weights, addresses["weights"][-3])
-                ctx.set(dut.activation, addresses["activation"][-3])
+                ctx.set(dut.weights, addresses["weights"][-1 - RecordMemory.LATENCY])
+                ctx.set(dut.activation, addresses["activation"][-1 - ActivationBuffer.READ_LATENCY])
             if cycle >= dut.LATENCY + 2:
                 asked = history[cycle - dut.LATENCY]
                 place = asked["bank"] << 5 | asked["kstep"]

@@ -26,6 +26,7 @@ class Bench:
         self.descriptors = descriptors
         self.share = share
         self.dispatches, self.fetched = [], None
+        self.dispatching = None
         self.cycle = 0
 
     async def feed(self, ctx):
@@ -63,9 +64,11 @@ class Bench:
         _, _, go, index, load, store, matmul, transfer, command = await ctx.tick().sample(
             dut.dispatched, dut.index, dut.load, dut.store, dut.matmul.valid, dut.transfer,
             dut.matmul.payload)
-        if go:
+        assert load + store + matmul <= (self.dispatching is not None)
+        if self.dispatching is not None:
             what = "load" if load else "store" if store else "matmul" if matmul else "end"
-            self.dispatches.append((self.cycle, index, what, command if matmul else transfer))
+            self.dispatches.append((*self.dispatching, what, command if matmul else transfer))
+        self.dispatching = (self.cycle, index) if go else None
         self.cycle += 1
 
     async def run(self, ctx, limit=400):
@@ -159,7 +162,7 @@ def test_waits_for_the_units_of_encoders(unit):
             await bench.step(ctx)
         assert not bench.dispatches
         ctx.set(bench.dut.units_idle, line)
-        for _ in range(2):
+        for _ in range(3):
             await bench.step(ctx)
         assert [what for _, _, what, _ in bench.dispatches] == ["matmul"]
 

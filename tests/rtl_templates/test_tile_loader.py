@@ -1,5 +1,7 @@
 """Tile loader and banks: what a packet holds comes out of the memories; no packet overtakes a free bank."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from amaranth.hdl import Module
@@ -8,7 +10,8 @@ from amaranth.lib import wiring
 from rtl_templates.array_spec import EncoderSpec, PoolStorage
 from rtl_templates.register_map import Status
 from rtl_templates.tile_banks import BANKS, SLOTS, TileBanks
-from rtl_templates.tile_loader import TileLoader
+from rtl_templates.tile_format import Table
+from rtl_templates.tile_loader import ENTRY_BITS, TileLoader
 from tests.rtl_templates.accelerator_reference import random_tile, small_spec
 from tests.rtl_templates.stream_bench import always, pattern, send, simulate
 
@@ -179,3 +182,59 @@ def test_bad_tables_and_local_headers(header, code):
                                     4 << 16 | 20 | TABLE, 1 << 16 | 1 << 20 | 64 | TABLE, 1 | LOCAL])
 def test_tables_that_fit(header):
     assert error_of(ENCODER, header)[0] == Status.OK
+
+
+def to_beats(spec, data):
+    size = spec.bus_bits // 8
+    return [int.from_bytes(data[i:i + size].tobytes(), "little") for i in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("bus_bits", [64, 128])
+def test_tables_and_local_tiles(bus_bits):
+    """Every entry of every table, one a cycle; as many tiles from the units as a local header says."""
+    spec = small_spec(bus_bits=bus_bits, lanes=4, units=2,
+                      encoder=EncoderSpec(side_words=64, columns=4, key_columns=2, tokens=8))
+    rng, dut = np.random.default_rng(bus_bits), TileLoader(spec)
+    tables = [(table, bank, rng.integers(0, 256, size).astype(np.uint8)) for table, bank, size in (
+        (Table.GELU, 0, 16), (Table.ATTENTION_NORM, 0, 48), (Table.EXP, 1, 32), (Table.OUTPUT_NORM, 1, 16))]
+    local = [random_tile(rng, spec, ksteps, 1, 16) for ksteps in (1, 3, 2)]
+    last = random_tile(rng, spec, 4, 2, 16)
+    stream = [beat for table, bank, payload in tables
+              for beat in to_beats(spec, spec.tiles.pack_table(table=table, bank=bank, payload=payload))]
+    stream += to_beats(spec, spec.tiles.pack_local(2)) + to_beats(spec, spec.tiles.pack_local(1))
+    stream += beats_of(spec, last)
+    written, offered = [], []
+
+    async def watch(ctx):
+        cycle = 0
+        ctx.set(dut.tile.ready, 1)
+        while True:
+            _, _, entry, valid, tile = await ctx.tick().sample(dut.table, dut.tile.valid, dut.tile.payload)
+            if entry.enable:
+                written.append((cycle, entry.id, entry.bank, entry.address, entry.data))
+            if valid:
+                offered.append((tile.last_kstep + 1, tile.words))
+            ctx.set(dut.release, valid)
+            ctx.set(dut.drained, valid)
+            cycle += 1
+            assert cycle < 1000, "the loader stopped"
+
+    async def feed_local(ctx):
+        for tile in local:
+            await send(ctx, dut.local, beats_of(spec, tile))
+
+    async def testbench(ctx):
+        await send(ctx, dut.i, stream)
+        for _ in range(4):
+            await ctx.tick()
+        assert not ctx.get(dut.error)
+        assert not ctx.get(dut.holding)
+
+    simulate(dut, testbench, background=[watch, feed_local])
+    expected = [(table, bank, place, int.from_bytes(payload[at:at + width].tobytes(), "little"))
+                for table, bank, payload in tables for width in [ENTRY_BITS[table] // 8]
+                for place, at in enumerate(range(0, len(payload), width))]
+    assert [entry[1:] for entry in written] == expected
+    for before, after in pairwise(written):
+        assert after[0] - before[0] == (1 if after[1] == before[1] else 2)  # a header lies between tables
+    assert offered == [(1, 1), (3, 1), (2, 1), (4, 2)]
