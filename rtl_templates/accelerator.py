@@ -25,7 +25,7 @@ from rtl_templates.kstep_fetch import KStepFetch
 from rtl_templates.load_unit import LoadUnit
 from rtl_templates.matmul_controller import MatmulController
 from rtl_templates.pattern_array import PatternArray
-from rtl_templates.pipeline import delay, register
+from rtl_templates.pipeline import delay
 from rtl_templates.register_map import ADDRESS_BITS
 from rtl_templates.requantizer import RowRequantizer
 from rtl_templates.result_writer import ResultWriter
@@ -140,7 +140,7 @@ class Accelerator(wiring.Component):
         # The stream is asked for anew as soon as it has been asked for to its end, once per sequence.
         passes_left, more, again = Signal(32), Signal(), Signal()
         m.d.sync += more.eq(passes_left.any())
-        m.d.comb += again.eq(reader.exhausted & more & ~sequencer.launch)
+        m.d.comb += again.eq(reader.exhausted & more)
         with m.If(sequencer.launch):
             m.d.sync += passes_left.eq(registers.sequences - 1)
         with m.Elif(again):
@@ -197,12 +197,7 @@ class Accelerator(wiring.Component):
         m.submodules.requantizer = requantizer = RowRequantizer(spec.array)
         connect(m, loader.tile, controller.tile)
         connect(m, controller.finished, results.finished)
-        # A register between the array's results and the buffer, since LOAD and STORE wait for them. Nothing
-        # reads them sooner than before: a dispatch takes that cycle to reach its unit.
-        m.d.comb += [
-            buffer.result.valid.eq(register(m, results.word.valid, "result_valid", reset=True)),
-            buffer.result.payload.as_value().eq(
-                register(m, results.word.payload.as_value(), "result_word"))]
+        connect(m, results.word, buffer.result)
         m.d.comb += [
             banks.write.eq(loader.write), loader.release.eq(controller.release),
             loader.drained.eq(results.drained),

@@ -1,6 +1,6 @@
 """Activation buffer: words of activations, in one memory with two ports, or in two banks."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -54,7 +54,8 @@ class ActivationBuffer(wiring.Component):
 
     READ_LATENCY = WordMemory.LATENCY
     STORE_LATENCY = 1 + WordMemory.LATENCY
-    WRITE_LATENCY = 2
+    WRITE_LATENCY = 3
+    """Of results and units; LOAD is a cycle faster. A dispatch comes later than that to its unit."""
 
     def __init__(self, spec):
         self.spec = spec
@@ -77,18 +78,20 @@ class ActivationBuffer(wiring.Component):
         m.submodules.memory = memory = WordMemory(width, self.spec.activation_words)
         m.d.comb += [memory.address.eq(self.read_address), self.read_word.eq(memory.word)]
 
-        result = Signal()
-        arriving, address_in, word_in = result, self.result.p.address, self.result.p.word
+        result, chosen = Signal(), self.result.payload
+        arrives = result
         m.d.comb += result.eq(self.result.valid)
         if self.spec.encoder is not None:
             self._side_bank(m)
-            unit = self.unit_write
             with m.If(self.unit_enable):
                 m.d.comb += memory.address.eq(self.unit_address)
             m.d.comb += result.eq(self.result.valid & ~self.result.p.address[-1])
-            arriving = result | unit.valid
-            address_in = Mux(result, address_in, unit.p.address)
-            word_in = Mux(result, word_in, unit.p.word)
+            arrives = result | self.unit_write.valid
+            chosen = Mux(result, Cat(self.result.p.address[:address_bits(self.spec)], self.result.p.word),
+                         self.unit_write.payload.as_value())
+        # LOAD and STORE wait for results and units: whether one of them writes is a register's output.
+        arriving, arrived = Signal(), Signal(buffer_write_layout(self.spec), reset_less=True)
+        m.d.sync += [arriving.eq(arrives), arrived.eq(chosen)]
 
         address = Signal(address_bits(self.spec))
         word = Signal(width, reset_less=True)
@@ -101,9 +104,9 @@ class ActivationBuffer(wiring.Component):
             self.stored.valid.eq(delay(m, reading, WordMemory.LATENCY, "reading", reset=True))]
         m.d.sync += [
             writing.eq(arriving | self.load.valid), reading.eq(self.store.valid & self.store.ready),
-            address.eq(Mux(arriving, address_in, Mux(self.load.valid, self.load.p.address,
+            address.eq(Mux(arriving, arrived.address, Mux(self.load.valid, self.load.p.address,
                                                      self.store.payload))),
-            word.eq(Mux(arriving, word_in, self.load.p.word))]
+            word.eq(Mux(arriving, arrived.word, self.load.p.word))]
         return m
 
     def _side_bank(self, m):

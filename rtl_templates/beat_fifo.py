@@ -1,6 +1,6 @@
 """Beat FIFO: a memory with registered output between two streams."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -34,22 +34,31 @@ class BeatFifo(wiring.Component):
         write, read = memory.write_port(), memory.read_port()
         written, taken = Signal(range(self.depth)), Signal(range(self.depth))
         level, filled, full = Signal(range(self.depth + 1)), Signal(), Signal()
-        fetched = Signal()
-        advance = Signal()
-        fetch, push, pop = Signal(), Signal(), Signal()
+        push, pop = Signal(), Signal()
+        # Up to three words are on their way out: read from the memory, offered, and one that waits in
+        # between. So whether one is read does not hang on whether one is taken.
+        leaving, room = Signal(range(4)), Signal(init=1)
+        fetched, waits, move, taken_out = Signal(), Signal(), Signal(), Signal()
+        waiting, payload = (Signal(self.width, name=name, reset_less=True) for name in ("waiting", "payload"))
         m.d.comb += [
-            self.i.ready.eq(~full), push.eq(self.i.valid & self.i.ready), pop.eq(fetch & filled),
+            self.i.ready.eq(~full), push.eq(self.i.valid & self.i.ready), pop.eq(room & filled),
             write.en.eq(push), write.addr.eq(written), write.data.eq(self.i.payload),
-            advance.eq(~self.o.valid | self.o.ready),
-            fetch.eq(~fetched | advance),
-            read.en.eq(fetch), read.addr.eq(taken)]
-        m.d.sync += [written.eq(written + push), taken.eq(taken + pop), level.eq(level + push - pop),
-                     filled.eq(push | (filled & ~(pop & (level == 1)))),
-                     full.eq(~pop & (full | (push & (level == self.depth - 1))))]
-        with m.If(fetch):
-            m.d.sync += fetched.eq(pop)
-        payload = Signal(self.width, reset_less=True)
-        m.d.comb += self.o.payload.eq(payload)
-        with m.If(advance):
-            m.d.sync += [self.o.valid.eq(fetched), payload.eq(read.data)]
+            read.en.eq(pop), read.addr.eq(taken), self.o.payload.eq(payload),
+            taken_out.eq(self.o.valid & self.o.ready), move.eq(~self.o.valid | self.o.ready)]
+        with m.If(push):
+            m.d.sync += written.eq(written + 1)
+        with m.If(pop):
+            m.d.sync += taken.eq(taken + 1)
+        with m.If(push ^ pop):
+            m.d.sync += level.eq(level + Mux(push, 1, -1))
+        m.d.sync += [filled.eq(push | (filled & ~(pop & (level == 1)))),
+                     full.eq(~pop & (full | (push & (level == self.depth - 1)))),
+                     fetched.eq(pop | (fetched & waits & ~move)),
+                     waits.eq(Mux(waits, ~move | fetched, fetched & ~move))]
+        with m.If(pop ^ taken_out):
+            m.d.sync += [leaving.eq(leaving + Mux(pop, 1, -1)), room.eq(~pop | (leaving != 2))]
+        with m.If(fetched & ~(waits ^ move)):
+            m.d.sync += waiting.eq(read.data)
+        with m.If(move):
+            m.d.sync += [self.o.valid.eq(fetched | waits), payload.eq(Mux(waits, waiting, read.data))]
         return m

@@ -1,6 +1,6 @@
 """Column sequencer: asks for the columns of a tile at a steady pace, if there is room for their beats."""
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -39,12 +39,14 @@ class ColumnSequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        following = Signal(range(self.spec.columns + 1), init=1)  # column + 1
         first, final = self.slot == 0, self.slot + 1 == self.period
         m.d.comb += [
-            self.last.eq(self.column + 1 == self.columns), self.moving.eq(self.active & (~first | self.room)),
+            self.last.eq(following == self.columns), self.moving.eq(self.active & (~first | self.room)),
             self.request.eq(self.moving & first), self.done.eq(self.moving & final & self.last)]
         with m.If(self.moving):
             m.d.sync += self.slot.eq(Mux(final, 0, self.slot + 1))
             with m.If(final):
-                m.d.sync += self.column.eq(Mux(self.last, 0, self.column + 1))
+                m.d.sync += [self.column.eq(Mux(self.last, 0, following)),
+                             following.eq(Mux(self.last, 1, following + 1))]
         return m

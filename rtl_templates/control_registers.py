@@ -1,5 +1,8 @@
 """Control registers: the AXI4-Lite slave with counters, interrupt, profile window and pool window."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
@@ -71,8 +74,9 @@ class ControlRegisters(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         values = {name: Signal(32, name=name) for name in COUNTERS}
-        m.d.sync += [values[name].eq(values[name] + (getattr(self, name) & self.running))
-                     for name in COUNTERS]
+        events = {name: Signal(name=f"{name}_event") for name in COUNTERS}
+        m.d.sync += [events[name].eq(getattr(self, name) & self.running) for name in COUNTERS]
+        m.d.sync += [values[name].eq(values[name] + events[name]) for name in COUNTERS]
         cycles, saturations, descriptor = Signal(32), Signal(32), Signal(32)
         values |= {"cycles": cycles, "saturations": saturations, "descriptor": descriptor,
                    "status": self.status}
@@ -84,8 +88,8 @@ class ControlRegisters(wiring.Component):
             m.d.sync += [cycles.eq(0), saturations.eq(0), descriptor.eq(0)]
         values |= {"id": IDENTITY, "version": MAP_VERSION, "configuration": self.spec.configuration}
 
-        write, address, data, strobe = self._write_channel(m)
-        named = {register.name: write & (address == register.address) for register in REGISTERS}
+        write, address, chosen, data, strobe = self._write_channel(m)
+        named = {name: write & one for name, one in chosen.items()}
         for name in POINTERS:
             pointer = getattr(self, name)
             values |= {f"{name}_low": pointer[:32], f"{name}_high": pointer[32:]}
@@ -118,45 +122,48 @@ class ControlRegisters(wiring.Component):
         return m
 
     def _write_channel(self, m):
-        """Takes address and data in any order; returns a one-cycle write with its operands."""
+        """Takes address and data in any order; returns a one-cycle write with its operands.
+
+        Which register an address is of is found out as it comes.
+        """
+        chosen = {register.name: Signal(name=f"writes_{register.name}") for register in REGISTERS}
         address, data, strobe = Signal(ADDRESS_BITS), Signal(32), Signal(4)
         has_address, has_data, write = Signal(), Signal(), Signal()
         m.d.comb += [self.bus_awready.eq(~has_address), self.bus_wready.eq(~has_data),
                      self.bus_bresp.eq(0), write.eq(has_address & has_data & ~self.bus_bvalid)]
         with m.If(self.bus_awvalid & self.bus_awready):
             m.d.sync += address.eq(self.bus_awaddr & ~0x3)
+            m.d.sync += [chosen[register.name].eq(self.bus_awaddr >> 2 == register.address >> 2)
+                         for register in REGISTERS]
         with m.If(self.bus_wvalid & self.bus_wready):
             m.d.sync += [data.eq(self.bus_wdata), strobe.eq(self.bus_wstrb)]
         m.d.sync += [has_address.eq((has_address | self.bus_awvalid) & ~write),
                      has_data.eq((has_data | self.bus_wvalid) & ~write),
                      self.bus_bvalid.eq(write | (self.bus_bvalid & ~self.bus_bready))]
-        return write, address, data, strobe
+        return write, address, chosen, data, strobe
 
     def _read_channel(self, m, values):
         """Answers reads of registers and profile; returns the cycle in which ``control`` was handed over."""
         address = Signal(ADDRESS_BITS)
         stage = Signal(3)  # address there, memory read, answer valid
-        low = Signal(32)
+        reads = {register.name: Signal(name=f"reads_{register.name}") for register in REGISTERS}
+        in_profile = Signal()
         m.submodules.profile = profile = Memory(shape=32, depth=max(2, self.spec.program_depth), init=[],
                                                 attrs={"no_rw_check": 1})
         write, read = profile.write_port(), profile.read_port()
-        m.d.comb += [write.en.eq(self.dispatched), write.addr.eq(self.index), write.data.eq(values["cycles"]),
-                     read.addr.eq(address >> 2), self.bus_arready.eq(~stage.any()),
+        m.d.sync += [write.en.eq(self.dispatched), write.addr.eq(self.index), write.data.eq(values["cycles"])]
+        m.d.comb += [read.addr.eq(address >> 2), self.bus_arready.eq(~stage.any()),
                      self.bus_rvalid.eq(stage[2]), self.bus_rresp.eq(0)]
         with m.If(self.bus_arvalid & self.bus_arready):
             m.d.sync += address.eq(self.bus_araddr & ~0x3)
         m.d.sync += stage.eq(Cat(self.bus_arvalid & self.bus_arready, stage[0],
                                  stage[1] | (stage[2] & ~self.bus_rready)))
-        with m.If(stage[0]):
-            m.d.sync += low.eq(0)
-            with m.Switch(address):
-                for register in REGISTERS:
-                    with m.Case(register.address):
-                        m.d.sync += low.eq(values[register.name])
-        in_profile = (address >= PROFILE_BASE) & (address < POOL_BASE)
+        m.d.sync += in_profile.eq((address >= PROFILE_BASE) & (address < POOL_BASE))
+        m.d.sync += [reads[register.name].eq(address == register.address) for register in REGISTERS]
+        low = reduce(or_, (Mux(reads[register.name], values[register.name], 0) for register in REGISTERS))
         with m.If(stage[1]):
             m.d.sync += self.bus_rdata.eq(Mux(in_profile, read.data, low))
-        return stage[0] & (address == REGISTERS[0].address)
+        return stage[1] & reads["control"]
 
     def _lengths_window(self, m, write, address, data):
         m.submodules.lengths = lengths = Memory(shape=16, depth=LENGTHS, init=[])

@@ -49,7 +49,7 @@ class DescriptorCheck(wiring.Component):
         A range leaves its bank.
     """
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, spec):
         self.spec = spec
@@ -128,7 +128,7 @@ class DescriptorCheck(wiring.Component):
         steps = [self.decode, *(Signal(name=f"step{index}") for index in range(1, self.LATENCY))]
         m.d.sync += [after.eq(before) for before, after in pairwise(steps)]
         ends = {name: Signal(EXTENT_BITS, name=f"{name}_end") for name in ("source", "branch", "destination")}
-        product = Signal(32)
+        product, counted, stride = Signal(32), Signal(16), Signal(16)
         counts = {name: Signal(16, name=f"{name}_count") for name in ("source", "result")}
         groups, words, extent = Signal(16), Signal(16), Signal(32)
         transposes, norms = record.opcode == Opcode.TRANSPOSE, record.opcode == Opcode.NORM
@@ -139,18 +139,19 @@ class DescriptorCheck(wiring.Component):
                 words.eq(Mux(transposes, record.tiles,
                              Mux(norms, record.length, record.destination_stride))),
                 extent.eq(Mux(record.length.any(), record.length, record.source_stride))]
-        m.d.sync += product.eq(Mux(steps[0], counts["source"], counts["result"])
-                               * Mux(steps[0], d.source_stride, d.destination_stride))
-        with m.If(steps[1]):
+        m.d.sync += [counted.eq(Mux(steps[0], counts["source"], counts["result"])),
+                     stride.eq(Mux(steps[0], d.source_stride, d.destination_stride)),
+                     product.eq(counted * stride)]
+        with m.If(steps[2]):
             m.d.sync += [ends["source"].eq(product + d.source[:ADDRESS_BITS] + extent),
                          ends["branch"].eq(product + d.offset[:ADDRESS_BITS] + extent)]
-        with m.If(steps[2]):
+        with m.If(steps[3]):
             m.d.sync += ends["destination"].eq(product + d.destination[:ADDRESS_BITS] + words)
         used = {"source": (is_any(lambda rule: rule.source), d.source),
                 "branch": (is_any(lambda rule: rule.branch), d.offset),
                 "destination": (is_any(lambda rule: rule.destination), d.destination)}
         over = [uses & (ends[name] > self._words(address)) for name, (uses, address) in used.items()]
-        m.d.sync += self.outside.eq(steps[3] & Cat(over).any())
+        m.d.sync += self.outside.eq(steps[4] & Cat(over).any())
 
     def _words(self, address):
         """Words of the bank that an address lies in."""

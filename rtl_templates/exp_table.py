@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from compressor.intops.softmax import TABLE_ENTRIES
-from rtl_templates.pipeline import delay
+from rtl_templates.pipeline import delay, register
 
 WEIGHT_BITS = 7
 """Weights are 0 to 127."""
@@ -32,7 +32,7 @@ class ExpTable(wiring.Component):
     table : :py:`In(table_layout)`
     """
 
-    LATENCY = 2
+    LATENCY = 3
 
     def __init__(self, lookups):
         self.lookups = lookups
@@ -45,11 +45,12 @@ class ExpTable(wiring.Component):
             memory = Memory(shape=WEIGHT_BITS, depth=2 * TABLE_ENTRIES, init=[])
             m.submodules[f"table{index}"] = memory
             write, read = memory.write_port(), memory.read_port()
-            masked = delay(m, self.distances[index] == MASKED_DISTANCE, 1, f"masked{index}")
+            masked = delay(m, self.distances[index] == MASKED_DISTANCE, 2, f"masked{index}")
+            entry = register(m, read.data, f"entry{index}")
             weight = Signal(WEIGHT_BITS, name=f"weight{index}", reset_less=True)
             m.d.comb += [
                 write.en.eq(self.table.enable), write.addr.eq(Cat(self.table.address, self.table.bank)),
                 write.data.eq(self.table.data), read.addr.eq(Cat(self.distances[index], self.bank)),
                 self.weights[index].eq(weight)]
-            m.d.sync += weight.eq(Mux(masked, 0, read.data))
+            m.d.sync += weight.eq(Mux(masked, 0, entry))
         return m

@@ -9,7 +9,7 @@ from rtl_templates.layernorm_spec import Z_BITS
 from rtl_templates.layernorm_statistics import statistics_layout
 from rtl_templates.layernorm_sums import beat_layout
 from rtl_templates.pipeline import delay
-from rtl_templates.staged_shift import saturating_shift_right, shift_right
+from rtl_templates.staged_shift import clip, shift_right
 
 UNIT_BITS = 17
 """A normalized deviation, 15 fraction bits: -32769 to 32769."""
@@ -56,6 +56,8 @@ class LayerNormScaling(wiring.Component):
         distance = Signal(range(SHIFT_MAX))
         m.d.sync += distance.eq(self.output_shift - 1)
         for lane in range(self.spec.lanes):
+            # Constant during a command: each lane has a copy of its own, so that few loads hang on it.
+            distance = delay(m, distance, 1, f"distance{lane}")
             # A lane's numbers are taken over stage by stage, so that token groups follow without a gap.
             exponent = self.statistics.exponent[lane]
             mean = _hold(m, begin[0], self.statistics.mean[lane], f"mean{lane}")
@@ -83,14 +85,14 @@ class LayerNormScaling(wiring.Component):
         return unit
 
     def _scale(self, m, unit, gamma, beta, distance, name):
-        """int8 of ``(unit * gamma + beta) >> distance + 1``, rounded half up, in 6 cycles."""
+        """int8 of ``(unit * gamma + beta) >> distance + 1``, rounded half up, in 7 cycles."""
         scaled = Signal(signed(32), name=f"scaled{name}", reset_less=True)
         total = Signal(signed(32), name=f"total{name}", reset_less=True)
         m.d.sync += [scaled.eq(unit * gamma), total.eq(scaled + beta)]
-        # Each step keeps the bits that a later one may still need, and clips above them.
-        value = saturating_shift_right(m, total, distance[4:6], 16, 15 + 9, f"wide{name}")
-        value = saturating_shift_right(m, value, distance[2:4], 4, 3 + 9, f"medium{name}")
-        value = saturating_shift_right(m, value, distance[0:2], 1, 9, f"narrow{name}")
+        value = total
+        for digit, step in ((distance[4:6], 16), (distance[2:4], 4), (distance[0:2], 1)):
+            value = shift_right(m, value, digit, step, 32, f"shifted{step}_{name}")
+        value = clip(m, value, 9, f"clipped{name}")
         rounded = Signal(signed(9), name=f"rounded{name}")
         y = Signal(signed(8), name=f"y{name}", reset_less=True)
         m.d.comb += rounded.eq((value + 1) >> 1)

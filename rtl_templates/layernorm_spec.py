@@ -97,7 +97,7 @@ class LayerNormSpec:
     @property
     def gather_latency(self):
         """Cycles from a read's enable to the first channels of its word in front of the adders."""
-        return self.read_latency + (1 if self.word_beats == 1 else 2)
+        return 1 + self.read_latency + (1 if self.word_beats == 1 else 2)
 
     @property
     def sums_latency(self):
@@ -115,8 +115,8 @@ class LayerNormSpec:
     STATISTICS_HOLD = 7
     """Cycles after which the last statistic of a token group has been taken over by the second pass."""
 
-    SCALING_LATENCY = 13
-    """Cycles from z to y: register, subtract, multiply (2), shift (3), multiply, add, shift (3), clip."""
+    SCALING_LATENCY = 14
+    """Cycles from z to y: register, subtract, multiply (2), shift (3), multiply, add, shift (3), clip (2)."""
 
     @property
     def statistics_latency(self):
@@ -148,7 +148,7 @@ class LayerNormSpec:
 
         >>> spec = LayerNormSpec(lanes=8, columns=192, address_bits=16, channels=2)
         >>> spec.cycles(groups=16, columns=192)
-        6609
+        6611
         """
         return (groups - 1) * self.period(columns) + 2 * self.beats(columns) + self.latency
 

@@ -14,7 +14,7 @@ from rtl_templates.layernorm_spec import (
     TOTAL_BITS,
 )
 from rtl_templates.layernorm_sums import sums_layout
-from rtl_templates.pipeline import delay
+from rtl_templates.pipeline import delay, multiply
 from rtl_templates.staged_shift import shift_right
 
 NORMALIZING = (16, 8, 4, 2, 1)
@@ -98,9 +98,7 @@ class LayerNormStatistics(wiring.Component):
 
     def _power(self, m, total, squares):
         """Mean, and sum of squared deviations plus epsilon; both in the cycle in which the power is ready."""
-        product = Signal(signed(TOTAL_BITS + 17), reset_less=True)
-        m.d.sync += product.eq(total * self.multiplier)
-        product = delay(m, product, 1, "product")
+        product = multiply(m, total, self.multiplier, "product")
         distance = Signal(5)
         m.d.comb += distance.eq(self.shift - 1)
         coarse = shift_right(m, product, distance[3:], 8, MEAN_BITS + 8, "coarse")
@@ -110,9 +108,7 @@ class LayerNormStatistics(wiring.Component):
         spread = Signal(signed(TOTAL_BITS + 2), reset_less=True)
         m.d.sync += [scaled.eq(mean * self.hidden),
                      spread.eq((delay(m, total, 5, "total") << 1) - scaled)]
-        excess = Signal(signed(POWER_BITS + 1), reset_less=True)
-        m.d.sync += excess.eq(delay(m, mean, 2, "mean_spread") * spread)
-        excess = delay(m, excess, 1, "excess")
+        excess = multiply(m, spread, delay(m, mean, 2, "mean_spread"), "excess")
         raised, power = Signal(POWER_BITS, reset_less=True), Signal(POWER_BITS, reset_less=True)
         m.d.sync += [raised.eq(delay(m, squares, 7, "squares") + self.epsilon), power.eq(raised - excess)]
         return delay(m, mean, 5, "mean_power"), power

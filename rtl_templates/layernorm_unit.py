@@ -20,7 +20,7 @@ class LayerNormUnit(wiring.Component):
     While the second pass of a token group runs out of the unit's own buffer, the first pass of the next
     one reads: a group costs one pass. ``start`` in cycle 0 gives ``busy`` in cycles 1 to n and ``done`` in
     cycle n = ``spec.cycles(groups, columns)``, that of the last write; the next start may be in cycle
-    n + 1. Reads of the first group begin in cycle 1. With 1 or 2 channels per cycle the two read ports
+    n + 1. Reads of the first group begin in cycle 2. With 1 or 2 channels per cycle the two read ports
     are never enabled in the same cycle, and may lead to one port of one bank.
 
     Members
@@ -55,16 +55,18 @@ class LayerNormUnit(wiring.Component):
         command = Signal(spec.command_layout())
         with m.If(self.start):
             m.d.sync += command.eq(self.command)
-        m.d.sync += self.busy.eq(self.start | (self.busy & ~self.done))
+        table = Signal(spec.table_layout())
+        m.d.sync += [self.busy.eq(self.start | (self.busy & ~self.done)), table.eq(self.table)]
         final_beat = Signal(range(spec.beats(spec.columns)))
-        m.d.comb += final_beat.eq((command.columns << spec.word_beats.bit_length() - 1) - 1)
+        with m.If(self.start):
+            m.d.sync += final_beat.eq((self.command.columns << spec.word_beats.bit_length() - 1) - 1)
 
         valid, beat = self._first_pass(m, command, final_beat)
         self._gather(m, sums, valid)
         flags = Cat(valid, beat == 0, beat == final_beat)
         flags = delay(m, flags, spec.gather_latency, "flags", reset=True)
         m.d.comb += Cat(sums.valid, sums.first, sums.last).eq(flags)
-        epsilon, mean = self._header(m, command.bank)
+        epsilon, mean = self._header(m, table, command.bank)
         m.d.comb += [statistics.sums.eq(sums.sums), statistics.hidden.eq(command.columns << 2),
                      statistics.epsilon.eq(epsilon.epsilon), statistics.multiplier.eq(mean.multiplier),
                      statistics.shift.eq(mean.shift), scaling.output_shift.eq(epsilon.output_shift),
@@ -74,7 +76,7 @@ class LayerNormUnit(wiring.Component):
         self._buffer(m, sums, scaling, again)
         m.d.comb += [scaling.valid.eq(delay(m, again, 1, "again", reset=True)),
                      scaling.first.eq(delay(m, second_beat == 0, 1, "second_first"))]
-        self._constants(m, command.bank, beat, second_beat, sums, scaling)
+        self._constants(m, table, command.bank, beat, second_beat, sums, scaling)
         self._write(m, command, scaling)
         return m
 
@@ -82,26 +84,30 @@ class LayerNormUnit(wiring.Component):
         """Reads residual and branch, a token group every ``spec.period(columns)`` cycles."""
         spec = self.spec
         reading, slot = Signal(), Signal(range(max(spec.beats(spec.columns), spec.minimum_period)))
-        group = Signal(COUNT_BITS)
+        group, last_group = Signal(COUNT_BITS), Signal()
         bases = {"residual": Signal(spec.address_bits), "branch": Signal(spec.address_bits)}
-        final_slot = Signal.like(slot)
         shortest = spec.minimum_period - 1
-        m.d.comb += final_slot.eq(Mux(final_beat < shortest, shortest, final_beat))
+        final_slot = Signal.like(slot, init=shortest)
+        m.d.sync += final_slot.eq(Mux(final_beat < shortest, shortest, final_beat))
+        valid, beat = Signal(), Signal.like(final_beat)
+        m.d.comb += beat.eq(slot)
         ending = slot == final_slot
         with m.If(self.start):
-            m.d.sync += [reading.eq(1), slot.eq(0), group.eq(0)]
+            m.d.sync += [reading.eq(1), valid.eq(1), slot.eq(0), group.eq(0),
+                         last_group.eq(self.command.groups == 1)]
             m.d.sync += [base.eq(self.command[name]) for name, base in bases.items()]
         with m.Elif(reading):
             m.d.sync += slot.eq(Mux(ending, 0, slot + 1))
+            with m.If(slot == final_beat):
+                m.d.sync += valid.eq(0)
             with m.If(ending):
-                m.d.sync += [group.eq(group + 1), reading.eq(group + 1 != command.groups)]
+                m.d.sync += [group.eq(group + 1), last_group.eq(group + 2 == command.groups),
+                             reading.eq(~last_group), valid.eq(~last_group)]
                 m.d.sync += [base.eq(base + command[f"{name}_stride"]) for name, base in bases.items()]
-        valid, beat = Signal(), Signal.like(final_beat)
-        m.d.comb += [valid.eq(reading & (slot <= final_beat)), beat.eq(slot)]
         phase_bits = spec.word_beats.bit_length() - 1
         for name, port, phase in (("residual", self.residual_read, 0), ("branch", self.branch_read, 1)):
             chosen = beat[:phase_bits] == phase if phase_bits else 1
-            m.d.comb += [port.enable.eq(valid & chosen), port.address.eq(bases[name] + (beat >> phase_bits))]
+            m.d.sync += [port.enable.eq(valid & chosen), port.address.eq(bases[name] + (beat >> phase_bits))]
         return valid, beat
 
     def _gather(self, m, sums, valid):
@@ -144,24 +150,24 @@ class LayerNormUnit(wiring.Component):
             with m.If(moving):
                 m.d.sync += port.addr.eq(Mux(port.addr == spec.buffer_beats - 1, 0, port.addr + 1))
 
-    def _header(self, m, bank):
+    def _header(self, m, table, bank):
         """The first two records of the chosen bank; like the memories of the others, they survive a reset."""
         epsilon = Signal(data.ArrayLayout(epsilon_record(), 2), reset_less=True)
         mean = Signal(data.ArrayLayout(mean_record(), 2), reset_less=True)
         for record, address in ((epsilon, 0), (mean, 1)):
-            with m.If(self.table.enable & (self.table.address == address)):
-                m.d.sync += record[self.table.bank].as_value().eq(self.table.data)
+            with m.If(table.enable & (table.address == address)):
+                m.d.sync += record[table.bank].as_value().eq(table.data)
         chosen = [Signal(records.shape().elem_shape, name=f"chosen_{name}", reset_less=True)
                   for name, records in (("epsilon", epsilon), ("mean", mean))]
         m.d.sync += [chosen[0].eq(epsilon[bank]), chosen[1].eq(mean[bank])]
         return chosen
 
-    def _constants(self, m, bank, beat, second_beat, sums, scaling):
+    def _constants(self, m, table, bank, beat, second_beat, sums, scaling):
         """Per-channel constants of both passes, in two memories."""
         spec = self.spec
         record = Signal(channel_record())
-        index = Signal(self.table.address.shape())
-        m.d.comb += [record.as_value().eq(self.table.data), index.eq(self.table.address - HEADER_RECORDS)]
+        index = Signal(table.address.shape())
+        m.d.comb += [record.as_value().eq(table.data), index.eq(table.address - HEADER_RECORDS)]
         channel_bits = (spec.channels - 1).bit_length()
         first_beat = delay(m, beat, spec.gather_latency - 2, "shift_beat")
         late_beat = delay(m, second_beat, 1 + scaling.GAMMA_DELAY - 2, "gamma_beat")
@@ -169,13 +175,13 @@ class LayerNormUnit(wiring.Component):
         alignment = data.StructLayout({"residual_shift": 3, "branch_shift": 3})
         affine = data.StructLayout({"gamma": signed(16), "beta": signed(31)})
         for channel in range(spec.channels):
-            chosen = (self.table.enable & (self.table.address >= HEADER_RECORDS)
+            chosen = (table.enable & (table.address >= HEADER_RECORDS)
                       & (index[:channel_bits] == channel))
             shifts = m.submodules[f"shifts{channel}"] = Memory(shape=alignment, depth=depth, init=[])
             scales = m.submodules[f"scales{channel}"] = Memory(shape=affine, depth=depth, init=[])
             for memory in (shifts, scales):
                 port = memory.write_port()
-                m.d.comb += [port.en.eq(chosen), port.addr[-1].eq(self.table.bank),
+                m.d.comb += [port.en.eq(chosen), port.addr[-1].eq(table.bank),
                              port.addr[:-1].eq(index >> channel_bits)]
                 m.d.comb += [port.data[name].eq(record[name]) for name, _ in memory.shape]
             shift, scale = shifts.read_port(), scales.read_port()
@@ -195,19 +201,21 @@ class LayerNormUnit(wiring.Component):
         base, final_column, final_group = Signal(spec.address_bits), Signal(), Signal()
         enable, final = Signal(), Signal()
         m.d.comb += [final_phase.eq(phase == spec.word_beats - 1),
-                     final_column.eq(column + 1 == command.columns),
-                     final_group.eq(group + 1 == command.groups),
                      self.write.data.eq(word), self.write.enable.eq(enable), self.done.eq(final)]
         with m.If(scaling.y_valid):
             m.d.sync += word.as_value().eq(Cat(word.as_value(), scaling.y)[beat_bits:])
         m.d.sync += [enable.eq(scaling.y_valid & final_phase),
                      final.eq(scaling.y_valid & final_phase & final_column & final_group)]
         with m.If(self.start):
-            m.d.sync += [phase.eq(0), column.eq(0), group.eq(0), base.eq(self.command.destination)]
+            m.d.sync += [phase.eq(0), column.eq(0), group.eq(0), base.eq(self.command.destination),
+                         final_column.eq(self.command.columns == 1), final_group.eq(self.command.groups == 1)]
         with m.Elif(scaling.y_valid):
             m.d.sync += phase.eq(Mux(final_phase, 0, phase + 1))
             with m.If(final_phase):
                 m.d.sync += [self.write.address.eq(base + column),
-                             column.eq(Mux(final_column, 0, column + 1))]
+                             column.eq(Mux(final_column, 0, column + 1)),
+                             final_column.eq(column + 2 == command.columns)]
                 with m.If(final_column):
-                    m.d.sync += [group.eq(group + 1), base.eq(base + command.destination_stride)]
+                    m.d.sync += [final_column.eq(command.columns == 1),
+                                 final_group.eq(group + 2 == command.groups),
+                                 group.eq(group + 1), base.eq(base + command.destination_stride)]

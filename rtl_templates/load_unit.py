@@ -49,7 +49,7 @@ class LoadUnit(wiring.Component):
         part = Signal(number_of(parts))
         word = Signal(self.spec.array.word_bits)  # its last beats, up to the one that is here
         gathered = Signal(self.spec.array.word_bits, reset_less=True)
-        take, complete = Signal(), Signal()
+        take, complete, counting = Signal(), Signal(), Signal()
         pause = Signal()  # after a word of a single beat
         m.d.comb += [
             # Only a beat that completes a word waits for the one before to have left.
@@ -61,8 +61,11 @@ class LoadUnit(wiring.Component):
         with m.If(take):
             m.d.sync += [part.eq(part + 1), gathered.eq(word)]
         with m.If(complete):
-            m.d.sync += [part.eq(0), self.words.p.word.eq(word), left.eq(left - 1),
-                         final.eq(left == 2)]
+            m.d.sync += [part.eq(0), self.words.p.word.eq(word)]
+        # Counted a cycle later: two words are at least two cycles apart.
+        m.d.sync += counting.eq(complete)
+        with m.If(counting):
+            m.d.sync += [left.eq(left - 1), final.eq(left == 2)]
         m.d.sync += [self.words.valid.eq(complete | (self.words.valid & ~self.words.ready)),
                      closing.eq(complete & final), closed.eq(closing)]
         with m.If(self.words.valid & self.words.ready):

@@ -11,8 +11,8 @@ from rtl_templates.slot_assignment import SIZE
 
 
 def selector_latency(patterns, power):
-    """Cycles of a selection: squares, sums of rows, sums of blocks, comparisons, smallest distances."""
-    return (power == 2) + 2 + (patterns - 1).bit_length() + 1
+    """Cycles of a selection: squares, sums of rows and of blocks, comparisons, kept, distances (2)."""
+    return (power == 2) + 2 + (patterns - 1).bit_length() + 3
 
 
 class MapSelector(wiring.Component):
@@ -79,28 +79,31 @@ class MapSelector(wiring.Component):
         number = candidates[0][1]
 
         m.d.comb += self.o_valid.eq(delay(m, self.valid, latency, "valid", reset=True))
-        m.d.sync += self.id.eq(number)
-        distances = [delay(m, distance, latency - 1, f"distance{position}")
+        m.d.sync += self.id.eq(delay(m, number, 2, "chosen"))
+        distances = [delay(m, distance, latency - 3, f"distance{position}")
                      for position, distance in enumerate(self.distances)]
         for row in range(SIZE):
             of_row = []
             for column in range(SIZE):
                 kept = Signal(name=f"is_kept{row}_{column}")
                 m.d.comb += kept.eq(self._table(number, [int(pattern[row, column]) for pattern in masks]))
-                of_row.append(Mux(kept, distances[SIZE * row + column], MASKED_DISTANCE))
-            m.d.sync += self.nearest[row].eq(
-                smaller(smaller(of_row[0], of_row[1]), smaller(of_row[2], of_row[3])))
+                of_row.append(register(m, Mux(kept, distances[SIZE * row + column], MASKED_DISTANCE),
+                                       f"kept_distance{row}_{column}"))
+            pairs = [register(m, smaller(*of_row[i:i + 2]), f"smaller{row}_{i}") for i in (0, 2)]
+            m.d.sync += self.nearest[row].eq(smaller(*pairs))
+        distances = [register(m, distance, f"late_distance{position}")
+                     for position, distance in enumerate(distances)]
         assignment = spec.array.assignment
         for slot in range(assignment.multipliers):
             columns = [assignment.columns[entry][slot] for entry in spec.map_entries]
             choices = sorted(set(columns))
             code = Signal((len(choices) - 1).bit_length(), name=f"kept_code{slot}")
             for bit in range(len(code)):
-                m.d.comb += code[bit].eq(
+                m.d.sync += code[bit].eq(
                     self._table(number, [choices.index(column) >> bit & 1 for column in columns]))
             row = slot // assignment.slots
-            m.d.sync += self.kept[slot].eq(
-                select(code, [distances[SIZE * row + column] for column in choices]))
+            kept = select(code, [distances[SIZE * row + column] for column in choices])
+            m.d.sync += self.kept[slot].eq(register(m, kept, f"kept_value{slot}"))
         return m
 
     def _table(self, number, bits):

@@ -40,8 +40,8 @@ class PacketWriter(wiring.Component):
         self.bus_bits = bus_bits
         self.chunk = chunk
         self.depth = 1 << (2 * chunk + latency + 3 - 1).bit_length()
-        super().__init__({"promise": In(1), "push": In(1), "beat": In(bus_bits), "room": Out(1),
-                          "settled": Out(1), "empty": Out(1), "o": Out(stream.Signature(bus_bits))})
+        super().__init__({"promise": In(1), "push": In(1), "beat": In(bus_bits), "room": Out(1, init=1),
+                          "settled": Out(1, init=1), "empty": Out(1), "o": Out(stream.Signature(bus_bits))})
 
     def elaborate(self, platform):
         m = Module()
@@ -52,10 +52,18 @@ class PacketWriter(wiring.Component):
         m.d.comb += [
             write.en.eq(self.push), write.data.eq(self.beat), self.o.payload.eq(read.data),
             self.o.valid.eq(filled), taken.eq(self.o.valid & self.o.ready),
-            self.room.eq(promised <= self.depth - self.chunk), self.settled.eq(promised == level),
             self.empty.eq(self.settled & (~filled | ((level == 1) & taken)))]
+        # Flags of the coming cycle: what is promised and taken is known late.
+        limit, pending = self.depth - self.chunk, Signal(range(self.depth + 1))  # promised and not here
+        with m.If(self.promise ^ taken):
+            m.d.sync += [promised.eq(promised + Mux(taken, -1, 1)),
+                         self.room.eq(Mux(taken, promised <= limit + 1, promised < limit))]
+        with m.If(self.push ^ taken):
+            m.d.sync += level.eq(level + Mux(taken, -1, 1))
+        with m.If(self.promise ^ self.push):
+            m.d.sync += [pending.eq(pending + Mux(self.push, -1, 1)),
+                         self.settled.eq(self.push & (pending == 1))]
         m.d.sync += [filled.eq(self.push | (filled & ~((level == 1) & taken))),
-                     level.eq(level + self.push - taken), promised.eq(promised + self.promise - taken),
                      write.addr.eq(write.addr + self.push), read.addr.eq(read.addr + taken)]
         return m
 
@@ -106,7 +114,7 @@ class DenseIndex(wiring.Component):
         kstep = Signal(range(spec.columns * spec.parts + per_beat + 1))
         end = Signal.like(kstep)
         piece = Signal(range(slices))
-        m.d.comb += end.eq(self.columns * spec.parts)
+        m.d.sync += end.eq(self.columns * spec.parts)  # long before the first beat is used
         records = []
         for index in range(per_beat):
             here = Signal.like(kstep, name=f"kstep{index}")

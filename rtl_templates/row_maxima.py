@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl_templates.block_reader import rows_of_word_layout
 from rtl_templates.exp_table import MASKED_DISTANCE
-from rtl_templates.pipeline import register
+from rtl_templates.pipeline import delay, register
 from rtl_templates.slot_assignment import SIZE
 
 MASKED_SCORE = 0x80
@@ -16,7 +16,7 @@ MASKED_SCORE = 0x80
 class RowMaxima(wiring.Component):
     """Distances of the words of one tile, while the maxima of the next are found.
 
-    Latency: 1 clock cycle from a word to its distances; a maximum is complete 2 cycles after the last word
+    Latency: 1 clock cycle from a word to its distances; a maximum is complete 3 cycles after the last word
     that counts for it. Throughput: a word per cycle.
 
     Members
@@ -39,12 +39,12 @@ class RowMaxima(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        counts = register(m, self.word.valid & self.word.tag, "counts", reset=True)
-        part = register(m, self.word.part, "part")
+        counts = delay(m, self.word.valid & self.word.tag, 2, "counts", reset=True)
+        part = delay(m, self.word.part, 2, "part")
         for row in range(spec.word_rows):
             scores = [self.word.rows[row][column].as_signed() for column in range(SIZE)]
-            highest = register(m, larger(larger(scores[0], scores[1]), larger(scores[2], scores[3])),
-                               f"highest{row}")
+            pairs = [register(m, larger(*scores[i:i + 2]), f"larger{i}_{row}") for i in (0, 2)]
+            highest = register(m, larger(*pairs), f"highest{row}")
             maxima = []
             for number in range(spec.words_per_column):
                 found, maximum = (Signal(signed(8), name=f"{name}{number}_{row}", reset_less=True)

@@ -44,7 +44,7 @@ class ScorePasses(wiring.Component):
     room : :py:`In(1)`
         Looked at before each column of a pass.
     waiting : :py:`Out(1)`
-        A pass may begin, at the latest in the cycle after the next.
+        A pass may begin, at the latest two cycles after the next.
     begins : :py:`Out(1)`
         The cycle before the first of a pass.
     moving : :py:`Out(1)`
@@ -57,7 +57,7 @@ class ScorePasses(wiring.Component):
     distances : :py:`Out(spec.rows_layout())`
     """
 
-    TURN = 3
+    TURN = 4
 
     def __init__(self, spec):
         self.spec = spec
@@ -97,7 +97,7 @@ class ScorePasses(wiring.Component):
             maxima.turn.eq(delay(m, self.begins, spec.read_cycles, "turn", reset=True))]
         m.d.sync += [
             self.valid.eq(reader.word.valid & ~reader.word.tag), self.last.eq(reader.word.last),
-            settled.eq(self.waiting)]
+            settled.eq(delay(m, self.waiting, 1, "waited", reset=True) & self.waiting)]
         with m.If(self.begins):
             m.d.sync += tile.eq(walk.tile)
         with m.Switch(state):

@@ -1,8 +1,10 @@
 """Sequencer: fetches the program, dispatches its descriptors in order, and ends every run with a status."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.enum import Enum
+from amaranth.lib.enum import IntEnum
 from amaranth.lib.wiring import In, Out
 
 from rtl_templates.axi import ADDRESS_BITS
@@ -18,8 +20,8 @@ ENCODER_OPCODES = (Opcode.KEYS, Opcode.SOFTMAX, Opcode.TRANSPOSE, Opcode.NORM)
 """Opcodes of the units of encoder layers; unit i waits at bit 3 + i of a wait mask."""
 
 
-class State(Enum):
-    """What the sequencer does; the five states from READ to CHECK are one dispatch."""
+class State(IntEnum):
+    """What the sequencer does, a bit each; the five states from READ to CHECK are one dispatch."""
 
     IDLE = 0
     LAUNCH = 1
@@ -57,7 +59,8 @@ class Sequencer(wiring.Component):
     answered with the same status, and only when they are quiet, or after a reset, is there a next run.
 
     Latency: ``FETCH_TO_DISPATCH`` clock cycles from the last beat of the program to the first dispatch,
-    ``DISPATCH_TO_UNIT`` from there to the unit's start.
+    ``DISPATCH_TO_UNIT`` from there to the unit's start, ``IDLE_TO_DISPATCH`` from a unit's being idle to a
+    dispatch that waited for it.
     Throughput: one dispatch in ``DISPATCH_INTERVAL`` cycles.
 
     Members
@@ -101,8 +104,11 @@ class Sequencer(wiring.Component):
 
     FETCH_TO_DISPATCH = 5
     DISPATCH_INTERVAL = 5
+    IDLE_TO_DISPATCH = 1
     DISPATCH_TO_UNIT = 1
-    END_TO_DONE = 1
+    END_TO_DONE = 4
+    SETTLING = END_TO_DONE - 1
+    """Cycles before it is looked whether the bus is quiet."""
 
     def __init__(self, spec):
         self.spec = spec
@@ -126,67 +132,69 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        state = Signal(State)
+        state = Signal(len(State), init=1 << State.IDLE)
         m.submodules.memory = memory = RecordMemory(program_memory(self.spec))
         fetched = self._fetch(m, state, memory)
         go, check = self._decode(m, state, memory)
 
         bitten = Signal(self.spec.watchdog_bits + 1)
-        quiet, refused = Signal(), Signal()  # `refused`: a start while the bus is stuck
+        refused = Signal()  # a start while the bus is stuck
+        # The masters stop in the cycle after `abort`, which is registered, and whether they are quiet too.
+        quiets, waited = Signal(3), Signal(self.SETTLING)
+        quiet = quiets.all()
+        m.d.sync += [quiets.eq(self.quiet), waited.eq(Mux(state[State.FINISH], Cat(1, waited), 0)),
+                     self.abort.eq(state[State.FINISH] | state[State.STUCK])]
         m.d.comb += [
-            quiet.eq(self.quiet.all()), refused.eq(self.start & (state == State.STUCK) & ~quiet),
-            self.taken.eq((self.start & (state == State.IDLE)) | refused),
-            self.clear.eq(state == State.CLEAR), self.fetching.eq(state == State.FETCH),
-            self.abort.eq((state == State.FINISH) | (state == State.STUCK)),
-            self.done.eq(((state == State.FINISH) & (quiet | bitten[-1])) | refused),
-            self.running.eq(~Cat(state == idle for idle in (
+            refused.eq(self.start & state[State.STUCK] & ~quiet),
+            self.taken.eq((self.start & state[State.IDLE]) | refused),
+            self.clear.eq(state[State.CLEAR]), self.fetching.eq(state[State.FETCH]),
+            self.done.eq((state[State.FINISH] & ((quiet & waited[-1]) | bitten[-1])) | refused),
+            self.running.eq(~Cat(state[idle] for idle in (
                 State.IDLE, State.CLEAR, State.SETTLE, State.STUCK)).any()),
             self.dispatched.eq(go)]
         m.d.sync += bitten.eq(Mux(self.progress | ~self.running | bitten[-1], 0, bitten + 1))
 
-        setup = self._setup(m)
-        with m.Switch(state):
-            with m.Case(State.IDLE), m.If(self.start):
-                m.d.sync += [state.eq(State.LAUNCH), self.status.eq(Status.RUNNING), self.index.eq(0)]
-            with m.Case(State.LAUNCH):
-                m.d.comb += self.launch.eq(~setup.any())
-                m.d.sync += state.eq(State.FETCH)
-                with m.If(setup.any()):
-                    m.d.sync += [state.eq(State.FINISH), self.status.eq(setup)]
-            with m.Case(State.FETCH), m.If(fetched):
-                m.d.sync += state.eq(State.READ)
-            with m.Case(State.READ):
-                m.d.sync += state.eq(State.WAIT)
-            with m.Case(State.WAIT):
-                m.d.sync += state.eq(State.LATCH)
-            with m.Case(State.LATCH):
-                m.d.sync += state.eq(State.DECODE)
-            with m.Case(State.DECODE):
-                m.d.sync += state.eq(State.CHECK)
-            with m.Case(State.CHECK):
-                with m.If(check.refused):
-                    m.d.sync += [state.eq(State.FINISH), self.status.eq(check.refusal)]
-                with m.Elif(go):
-                    m.d.sync += [state.eq(State.READ), self.index.eq(self.index + 1)]
-            with m.Case(State.FINISH), m.If(self.done):
-                m.d.sync += state.eq(Mux(quiet, State.CLEAR, State.STUCK))
-                with m.If(~quiet):
-                    m.d.sync += self.status.eq(Mux(
-                        ~self.quiet[0], Status.READ_TIMEOUT,
-                        Mux(~self.quiet[1], Status.WEIGHT_TIMEOUT, Status.WRITE_TIMEOUT)))
-                with m.Elif(self.status == Status.RUNNING):
+        setup, refusing = self._setup(m)
+
+        def move(source, target):
+            return [state[source].eq(0), state[target].eq(1)]
+
+        with m.If(state[State.IDLE] & self.start):
+            m.d.sync += [*move(State.IDLE, State.LAUNCH), self.status.eq(Status.RUNNING), self.index.eq(0)]
+        m.d.sync += self.launch.eq(self.start & state[State.IDLE] & ~refusing)
+        with m.If(state[State.LAUNCH]):
+            m.d.sync += move(State.LAUNCH, State.FETCH)
+            with m.If(refusing):
+                m.d.sync += [*move(State.FETCH, State.FINISH), self.status.eq(setup)]
+        with m.If(state[State.FETCH] & fetched):
+            m.d.sync += move(State.FETCH, State.READ)
+        for before, after in pairwise((State.READ, State.WAIT, State.LATCH, State.DECODE, State.CHECK)):
+            with m.If(state[before]):
+                m.d.sync += move(before, after)
+        with m.If(state[State.CHECK]):
+            with m.If(check.refused):
+                m.d.sync += [*move(State.CHECK, State.FINISH), self.status.eq(check.refusal)]
+            with m.Elif(go):
+                m.d.sync += [*move(State.CHECK, State.READ), self.index.eq(self.index + 1)]
+        with m.If(state[State.FINISH] & self.done):
+            with m.If(quiet):
+                m.d.sync += move(State.FINISH, State.CLEAR)
+                with m.If(self.status == Status.RUNNING):
                     m.d.sync += self.status.eq(Status.OK)
-            with m.Case(State.STUCK), m.If(quiet):
-                m.d.sync += state.eq(State.CLEAR)
-            with m.Case(State.CLEAR):
-                m.d.sync += state.eq(State.SETTLE)
-            with m.Case(State.SETTLE):
-                m.d.sync += state.eq(State.IDLE)
-        final = Signal(init=1)
-        m.d.sync += final.eq(self.sequence + 1 >= self.sequences)
-        with m.If(go & (self._opcode == Opcode.END)):
+            with m.Else():
+                m.d.sync += [*move(State.FINISH, State.STUCK), self.status.eq(Mux(
+                    ~quiets[0], Status.READ_TIMEOUT,
+                    Mux(~quiets[1], Status.WEIGHT_TIMEOUT, Status.WRITE_TIMEOUT)))]
+        with m.If(state[State.STUCK] & quiet):
+            m.d.sync += move(State.STUCK, State.CLEAR)
+        for before, after in pairwise((State.CLEAR, State.SETTLE, State.IDLE)):
+            with m.If(state[before]):
+                m.d.sync += move(before, after)
+        final, following = Signal(init=1), Signal(INDEX_BITS)
+        m.d.sync += [following.eq(self.sequence + 1), final.eq(following >= self.sequences)]
+        with m.If(go & self._ends):
             with m.If(final):
-                m.d.sync += [state.eq(State.FINISH), self.index.eq(self.index)]
+                m.d.sync += [*move(State.READ, State.FINISH), self.index.eq(self.index)]
                 with m.If(self.weights_left):
                     m.d.sync += self.status.eq(Status.WEIGHTS_LEFT)
             with m.Else():
@@ -201,26 +209,33 @@ class Sequencer(wiring.Component):
             m.d.sync += self.sequence.eq(0)
         was_fetching = Signal()
         m.d.sync += was_fetching.eq(self.fetching)
-        with m.If(self.running & (state != State.FINISH)):
-            read_error = Mux(was_fetching, Status.PROGRAM_READ_ERROR, Status.INPUT_READ_ERROR)
-            for error, code in ((bitten[-1], Status.WATCHDOG), (check.outside, Status.BAD_DESCRIPTOR),
-                                (self.stream_error.any(), self.stream_error),
-                                (self.write_error, Status.OUTPUT_WRITE_ERROR),
-                                (self.weight_error, Status.WEIGHT_READ_ERROR), (self.read_error, read_error)):
-                with m.If(error):
-                    m.d.sync += [state.eq(State.FINISH), self.status.eq(code)]
+        faulty, fault = Signal(), Signal(STATUS_BITS)
+        read_error = Mux(was_fetching, Status.PROGRAM_READ_ERROR, Status.INPUT_READ_ERROR)
+        m.d.sync += faulty.eq(0)
+        with m.If(faulty & self.running & ~state[State.FINISH]):
+            m.d.sync += [state.eq(1 << State.FINISH), self.status.eq(fault)]
+        for error, code in ((bitten[-1], Status.WATCHDOG), (check.outside, Status.BAD_DESCRIPTOR),
+                            (self.stream_error.any(), self.stream_error),
+                            (self.write_error, Status.OUTPUT_WRITE_ERROR),
+                            (self.weight_error, Status.WEIGHT_READ_ERROR), (self.read_error, read_error)):
+            with m.If(error):
+                m.d.sync += [faulty.eq(1), fault.eq(code)]
         return m
 
     def _setup(self, m):
-        """Status code of registers with which no run can begin; 0 if they are fine."""
+        """Status code of registers with which no run can begin, and whether they are such."""
         code, too_many = Signal(STATUS_BITS), 0
         if self.spec.encoder is not None:
             too_many = self.sequences > LENGTHS
-        fits = self.program_length.any() & (self.program_length <= self.spec.program_depth)
-        m.d.sync += code.eq(Mux(~fits, Status.BAD_PROGRAM,
-                                Mux(~self.sequences.any() | too_many, Status.BAD_SEQUENCES,
-                                    Mux(self.misaligned, Status.BAD_POINTER, 0))))
-        return code
+        # Registers are written cycles before a start.
+        fits, counts, refusing = Signal(), Signal(), Signal()
+        m.d.sync += [
+            fits.eq(self.program_length.any() & (self.program_length <= self.spec.program_depth)),
+            counts.eq(self.sequences.any() & ~too_many),
+            code.eq(Mux(~fits, Status.BAD_PROGRAM,
+                        Mux(~counts, Status.BAD_SEQUENCES, Mux(self.misaligned, Status.BAD_POINTER, 0)))),
+            refusing.eq(~fits | ~counts | self.misaligned)]
+        return code, refusing
 
     def _fetch(self, m, state, memory):
         """Write the beats of the program; returns the signal that the last one has come."""
@@ -228,9 +243,9 @@ class Sequencer(wiring.Component):
         left = Signal(BEATS_BITS)
         take = Signal()
         per_row = memory.spec.records_per_row
+        m.d.sync += self.program_beats.eq((self.program_length * memory.spec.parts + per_row - 1)
+                                          >> (per_row.bit_length() - 1))
         m.d.comb += [
-            self.program_beats.eq((self.program_length * memory.spec.parts + per_row - 1)
-                                  >> (per_row.bit_length() - 1)),
             self.program.ready.eq(self.fetching), take.eq(self.program.valid & self.program.ready),
             memory.write.eq(take), memory.data.eq(self.program.payload), memory.write_row.eq(row),
             memory.write_part.eq(part), memory.read_index.eq(self.index)]
@@ -248,64 +263,62 @@ class Sequencer(wiring.Component):
         descriptor = Signal(descriptor_layout)
         m.submodules.check = checker = DescriptorCheck(spec)
         beats_per_word = spec.beats_per_word
-        with m.If(state == State.LATCH):
+        with m.If(state[State.LATCH]):
             m.d.sync += descriptor.eq(memory.record)
         m.d.sync += checker.beyond.eq(self.index >= self.program_length)
-        m.d.comb += [checker.latch.eq(state == State.LATCH), checker.decode.eq(state == State.DECODE),
+        m.d.comb += [checker.latch.eq(state[State.LATCH]), checker.decode.eq(state[State.DECODE]),
                      checker.record.eq(memory.record), checker.descriptor.eq(descriptor)]
-        opcode = descriptor.opcode
         loads, stores, multiplies = (Signal(name=name) for name in ("loads", "stores", "multiplies"))
         ends = Signal()
         self._ends = ends
         self._input, self._output = (Signal(ADDRESS_BITS, name=name) for name in ("input", "output"))
-        units, units_idle = self._units(m, state, descriptor)
-        with m.If(state == State.DECODE):
-            base = Mux(opcode == Opcode.LOAD, self._input, self._output)
+        units, started, units_waited, units_idle = self._units(m, state, checker.record, descriptor.wait)
+        record = checker.record.opcode
+        with m.If(state[State.LATCH]):
+            m.d.sync += [loads.eq(record == Opcode.LOAD), stores.eq(record == Opcode.STORE),
+                         multiplies.eq(record == Opcode.MATMUL), ends.eq(record == Opcode.END)]
+        with m.If(state[State.DECODE]):
+            base = Mux(loads, self._input, self._output)
             m.d.sync += [
-                loads.eq(opcode == Opcode.LOAD), stores.eq(opcode == Opcode.STORE),
-                multiplies.eq(opcode == Opcode.MATMUL), ends.eq(opcode == Opcode.END),
                 self.transfer.address.eq(base + descriptor.offset),
                 self.transfer.beats.eq(sum(descriptor.length << bit for bit in range(8)
                                            if beats_per_word >> bit & 1))]
-        idle, check, load, store, multiply = Signal(), Signal(), Signal(), Signal(), Signal()
+        # Registered: whether a unit is idle is known late. None begins in the cycles before a check.
+        clear, check, go = Signal(), Signal(), Signal()
+        wait = descriptor.wait
+        waited = (self.load_idle | ~wait[Unit.LOAD.bit_length() - 1],
+                  self.array_idle | ~wait[Unit.ARRAY.bit_length() - 1],
+                  self.store_idle | ~wait[Unit.STORE.bit_length() - 1])
+        all_idle = self.load_idle & self.array_idle & self.store_idle
+        m.d.sync += clear.eq(Cat(units_waited, waited, ~(loads | stores) | (self.load_idle & self.store_idle),
+                                 ~started | units_idle, ~ends | (all_idle & units_idle)).all())
         m.d.comb += [
-            check.eq((state == State.CHECK) & ~checker.refused),
-            idle.eq(units_idle & (self.load_idle | ~descriptor.wait[Unit.LOAD.bit_length() - 1])
-                    & (self.array_idle | ~descriptor.wait[Unit.ARRAY.bit_length() - 1])
-                    & (self.store_idle | ~descriptor.wait[Unit.STORE.bit_length() - 1])),
+            check.eq(state[State.CHECK] & ~checker.refused),
+            go.eq(check & clear & (self.matmul.ready | ~multiplies)),
             self.transfer.length.eq(descriptor.length), self.transfer.source.eq(descriptor.source),
-            self.transfer.destination.eq(descriptor.destination),
-            load.eq(check & loads & idle & self.load_idle & self.store_idle),
-            store.eq(check & stores & idle & self.load_idle & self.store_idle),
-            multiply.eq(check & multiplies & idle & self.matmul.ready)]
-        m.d.sync += [self.load.eq(load), self.store.eq(store), self.matmul.valid.eq(multiply)]
+            self.transfer.destination.eq(descriptor.destination)]
+        m.d.sync += [self.load.eq(go & loads), self.store.eq(go & stores),
+                     self.matmul.valid.eq(go & multiplies)]
         m.d.comb += [self.matmul.payload[name].eq(descriptor[name]) for name in (
             "groups", "tiles", "source", "destination", "source_stride", "destination_stride")]
-        go = Signal()
-        started = Const(0)
-        all_idle = self.load_idle & self.array_idle & self.store_idle
         if spec.encoder is not None:
             side = descriptor.destination[SIDE_BANK.bit_length() - 1]
             m.d.comb += [self.matmul.p.destination.eq(Cat(descriptor.destination[:unit_address_bits(spec)],
                                                           side))]
             m.d.comb += [self.matmul.payload[name].eq(descriptor.flags[bit])
                          for bit, name in enumerate(flag_fields(spec))]
-            m.d.comb += checker.valid_length.eq(self.valid_length)
-            every = self.units_idle.all()
-            m.d.comb += self.operands.eq(descriptor)
-            started, all_idle = check & idle & every & units.any(), all_idle & every
-            m.d.sync += self.unit.eq(Mux(started, units, 0))
-        self._opcode = opcode
-        m.d.comb += go.eq(load | store | multiply | started | (check & ends & all_idle))
+            m.d.comb += [checker.valid_length.eq(self.valid_length), self.operands.eq(descriptor)]
+            m.d.sync += self.unit.eq(Mux(go, units, 0))
         return go, checker
 
-    def _units(self, m, state, descriptor):
-        """Which unit of encoder layers a descriptor is for; whether those it waits for are idle."""
+    def _units(self, m, state, record, wait):
+        """Which unit of encoder layers a descriptor is for, and if any; whether those it waits for, and
+        whether all of them, are idle."""
         if self.spec.encoder is None:
-            return None, Const(1)
-        units = Signal(len(ENCODER_OPCODES))
-        chosen = Cat(descriptor.opcode == opcode for opcode in ENCODER_OPCODES)
-        with m.If(state == State.DECODE):
-            m.d.sync += units.eq(chosen)
-        waited = descriptor.wait[Unit.KEYS.bit_length() - 1:Unit.NORM.bit_length()]
-        return units, (self.units_idle | ~waited).all()
+            return Const(0), Const(0), Const(1), Const(1)
+        units, started = Signal(len(ENCODER_OPCODES)), Signal()
+        chosen = Cat(record.opcode == opcode for opcode in ENCODER_OPCODES)
+        with m.If(state[State.LATCH]):
+            m.d.sync += [units.eq(chosen), started.eq(chosen.any())]
+        waited = wait[Unit.KEYS.bit_length() - 1:Unit.NORM.bit_length()]
+        return units, started, (self.units_idle | ~waited).all(), self.units_idle.all()

@@ -59,13 +59,14 @@ class SoftmaxSource(PacketSource):
             shifter.order.eq(pruned), sections.start.eq(take),
             index.start.eq(take), index.columns.eq(command.columns),
             table.bank.eq(command.bank), table.table.eq(self.table),
-            quotients.clear.eq(take), quotients.numerator.eq(command.numerator),
+            quotients.numerator.eq(command.numerator),
             quotients.valid.eq(sections.push), quotients.weights.eq(table.weights),
             quotients.start.eq(sections.constants & sections.settled & ~dividing & ~divided),
             sections.beat.eq(Cat(Cat(weight, Const(0, 1)) for weight in table.weights)),
             sections.constants_ready.eq(divided),
             sections.constants_beat.eq(self._constants(command, quotients, sections.number))]
-        m.d.sync += [dividing.eq((dividing | quotients.start) & ~quotients.done),
+        m.d.sync += [quotients.clear.eq(take),  # many registers; the next tile's weights come later
+                     dividing.eq((dividing | quotients.start) & ~quotients.done),
                      divided.eq((divided | quotients.done) & sections.constants)]
 
         dense_beat = shifter.beat_valid & ~pruned

@@ -135,7 +135,7 @@ class SoftmaxTimes:
 
     * the maxima of the first tile are found ``words_per_column * C`` cycles after the command;
     * dense: a header is offered two cycles after that, or two after e of the packet before;
-    * pruned: ``p_0 = words_per_column * C + 3``, ``p_i = max(p_{i-1} + C S + 2, e_{i-2} + 1)``; the tile is
+    * pruned: ``p_0 = words_per_column * C + 4``, ``p_i = max(p_{i-1} + C S + 3, e_{i-2} + 1)``; the tile is
       selected at ``s_i = p_i + (C - 1) S + select_latency``, its header offered at ``max(s_i, e_{i-1}) + 2``.
     """
 

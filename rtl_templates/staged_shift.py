@@ -12,16 +12,11 @@ def shift_right(m, value, digit, step, bits, name):
     return result
 
 
-def saturating_shift_right(m, value, digit, step, bits, name):
-    """Registered ``value >> digit * step`` for a 2-bit digit, clipped to ``bits`` bits.
-
-    The lower limit is -2**(bits - 1): with some bits to spare, further shifts and a last symmetric
-    clipping give the same as without this one.
-    """
-    shifted = select(digit, [value >> choice * step for choice in range(4)])
-    kept = shifted[bits - 1:]
+def clip(m, value, bits, name):
+    """Registered value, clipped to ``bits`` bits: the lower limit is -2**(bits - 1)."""
+    kept = value[bits - 1:]
     fits = ~kept.any() | kept.all()
     limit = Cat((~value[-1]).replicate(bits - 1), value[-1])
     result = Signal(signed(bits), name=name, reset_less=True)
-    m.d.sync += result.eq(Mux(fits, shifted[:bits], limit))
+    m.d.sync += result.eq(Mux(fits, value[:bits], limit))
     return result

@@ -48,11 +48,14 @@ class StoreUnit(wiring.Component):
         left = Signal(BEATS_BITS)
         room = Signal(range(PREFETCHED_WORDS + 1), init=PREFETCHED_WORDS)
         asked, popped = Signal(), Signal()
-        m.d.comb += [self.addresses.valid.eq(left.any() & room.any()),
+        some = Signal()  # left is not 0
+        m.d.comb += [self.addresses.valid.eq(some & room.any()),
                      asked.eq(self.addresses.valid & self.addresses.ready),
                      fifo.i.valid.eq(self.words.valid), fifo.i.payload.eq(self.words.payload)]
-        m.d.sync += [room.eq(room + popped - asked), left.eq(left - asked),
-                     self.addresses.payload.eq(self.addresses.payload + asked)]
+        m.d.sync += room.eq(room + popped - asked)
+        with m.If(asked):
+            m.d.sync += [left.eq(left - 1), some.eq(left != 1),
+                         self.addresses.payload.eq(self.addresses.payload + 1)]
 
         countdown = Signal(range(self.LATENCY))
         m.d.sync += countdown.eq(countdown - countdown.any())
@@ -70,6 +73,6 @@ class StoreUnit(wiring.Component):
             m.d.sync += [word.eq(word >> bus_bits), part.eq(Mux(self.beats.valid, part + 1, part))]
         m.d.sync += self.beats.valid.eq(popped | (self.beats.valid & ~ends))
         with m.If(self.start):
-            m.d.sync += [left.eq(self.length), self.addresses.payload.eq(self.source),
+            m.d.sync += [left.eq(self.length), some.eq(1), self.addresses.payload.eq(self.source),
                          countdown.eq(self.LATENCY - 2)]
         return m

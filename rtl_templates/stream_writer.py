@@ -65,13 +65,15 @@ class StreamWriter(wiring.Component):
                      self.aw.valid.eq(bursts.o.valid), self.aw.payload.eq(bursts.o.payload),
                      bursts.o.ready.eq(self.aw.ready), asked.eq(self.aw.valid & self.aw.ready)]
 
+        owes = Signal()  # owed is not 0
+        ends = Signal()
         place = Signal(range(full))
         left = Signal(BEATS_BITS)
         final = Signal()
-        m.d.comb += [self.w.valid.eq((self.i.valid | self.abort) & owed.any()),
-                     self.i.ready.eq(self.w.ready & owed.any()),
+        m.d.comb += [self.w.valid.eq((self.i.valid | self.abort) & owes),
+                     self.i.ready.eq(self.w.ready & owes),
                      self.w.p.data.eq(self.i.payload), self.w.p.last.eq(final | (place == full - 1)),
-                     sent.eq(self.w.valid & self.w.ready)]
+                     sent.eq(self.w.valid & self.w.ready), ends.eq(sent & self.w.p.last)]
         with m.If(self.start):
             m.d.sync += [place.eq(self.address >> (self.bus_bits // 8).bit_length() - 1),
                          left.eq(self.beats), final.eq(self.beats == 1), self.busy.eq(1)]
@@ -82,7 +84,8 @@ class StreamWriter(wiring.Component):
                      self.error.eq(answered & self.b.payload[1]),
                      self.quiet.eq(~self.aw.valid & ~unfinished.any())]
         m.d.sync += [unfinished.eq(unfinished + asked - answered),
-                     owed.eq(owed + asked - (sent & self.w.p.last))]
+                     owed.eq(owed + asked - ends),
+                     owes.eq(asked | (owes & ~(ends & (owed == 1))))]
         with m.If(~self.start & ~left.any() & ~unfinished.any()):
             m.d.sync += self.busy.eq(0)
         return m

@@ -103,33 +103,36 @@ class TileLoader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         sections = section_specs(self.spec)
-        section = Signal(Section)
+        section, begins = Signal(Section), Signal(init=1)  # `begins`: section is HEADER
         banks_held = Signal(range(BANKS + 1))
         slots_held = Signal(range(SLOTS + 1))
         beat, valid = Signal(self.spec.bus_bits), Signal()
-        header, take, complete = Signal(), Signal(), Signal()
+        header, take, complete, stopped = Signal(), Signal(), Signal(), Signal()
         table_entry_end = Signal(init=1)
         tile_header, room = Signal(), Signal()  # what comes is no other header; a tile may begin
         m.d.comb += [
-            room.eq((banks_held != BANKS) & (slots_held != SLOTS)),
-            header.eq(take & (section == Section.HEADER) & tile_header),
-            self.state.loading.eq(section != Section.HEADER),
-            self.state.packet.eq(take & (section == Section.HEADER)),
+            header.eq(take & begins & tile_header), self.state.loading.eq(~begins),
+            self.state.packet.eq(take & begins),
             self.state.table.eq(section == Section.TABLE)]
-        local = self._source(m, section, beat, valid, take, tile_header, room, table_entry_end, complete)
-        m.d.comb += self.holding.eq(banks_held.any() | (section != Section.HEADER) | local)
+        local = self._source(m, begins, stopped, beat, valid, take, tile_header, room, table_entry_end,
+                             complete)
+        m.d.comb += self.holding.eq(banks_held.any() | ~begins | local)
+        bank_free, slot_free = Signal(init=1), Signal(init=1)
+        m.d.comb += room.eq(bank_free & slot_free)
+        # A header shows two cycles later: the next one does not come sooner.
         m.d.sync += [banks_held.eq(banks_held + header - self.release),
-                     slots_held.eq(slots_held + header - self.drained)]
+                     slots_held.eq(slots_held + header - self.drained),
+                     bank_free.eq(self.release | (banks_held != BANKS)),
+                     slot_free.eq(self.drained | (slots_held != SLOTS))]
 
         ksteps = Signal(HEADER_KSTEPS_BITS)
         words = Signal(8)
         marker = Signal(8)
         check = Signal()
-        m.d.sync += check.eq(take & (section == Section.HEADER))
-        with m.If(take & (section == Section.HEADER)):
+        m.d.sync += check.eq(take & begins)
+        with m.If(take & begins):
             m.d.sync += [ksteps.eq(beat), words.eq(beat[16:24]), marker.eq(beat[24:32])]
-        with m.If(check):
-            self._check(m, marker, ksteps, words)
+        self._check(m, check, stopped, marker, ksteps, words)
 
         # Rows of the sections minus one.
         last_row = {name: Signal(spec.row_bits, name=f"last_row_{name}")
@@ -151,16 +154,17 @@ class TileLoader(wiring.Component):
                     m.d.comb += [last_part.eq(part == sections[name].parts - 1),
                                  section_end.eq(last_part & (row == last_row[name]))]
         with m.If(header):
-            m.d.sync += [section.eq(Section.INDEX), row.eq(0), part.eq(0)]
-        with m.Elif(take & (section != Section.HEADER) & (section != Section.TABLE)):
+            m.d.sync += [section.eq(Section.INDEX), begins.eq(0), row.eq(0), part.eq(0)]
+        with m.Elif(take & ~begins & (section != Section.TABLE)):
             m.d.sync += part.eq(part + 1)
             with m.If(last_part):
                 m.d.sync += [part.eq(0), row.eq(row + 1)]
             with m.If(section_end):
                 m.d.sync += [row.eq(0), section.eq(Mux(section == Section.CONSTANTS, Section.HEADER,
-                                                       section + 1))]
+                                                       section + 1)),
+                             begins.eq(section == Section.CONSTANTS)]
         if self.spec.encoder is not None:
-            self._tables(m, section, beat, valid, take, table_entry_end)
+            self._tables(m, section, begins, table_entry_end)
         m.d.comb += complete.eq(take & section_end & (section == Section.CONSTANTS))
         with m.If(complete):
             m.d.sync += [bank.eq(bank + 1), slot.eq(slot + 1)]
@@ -171,34 +175,36 @@ class TileLoader(wiring.Component):
         self._offer(m, complete, bank, slot, ksteps, words)
         return m
 
-    def _check(self, m, marker, count, rest):
-        """The status code of a bad header: its marker, bits 15:0 and bits 23:16."""
+    def _check(self, m, check, stopped, marker, count, rest):
+        """Stops at a bad header, with its status code: its marker, bits 15:0 and bits 23:16."""
         bad_sizes = ((count == 0) | (count > self.spec.tile_ksteps) | (rest == 0)
                      | (rest > self.spec.array.units))
+        code = Signal(STATUS_BITS)
         with m.Switch(marker):
             with m.Case(TILE_MARKER), m.If(bad_sizes):
-                m.d.sync += self.error.eq(Status.BAD_TILE)
+                m.d.comb += code.eq(Status.BAD_TILE)
             if self.spec.encoder is not None:
                 with m.Case(TABLE_MARKER):
                     fits = [(rest[:4] == table) & (count <= most)
                             for table, most in table_beats(self.spec).items()]
                     with m.If((count == 0) | rest[5:].any() | ~Cat(fits).any()):
-                        m.d.sync += self.error.eq(Status.BAD_TABLE)
+                        m.d.comb += code.eq(Status.BAD_TABLE)
                 with m.Case(LOCAL_MARKER), m.If(count == 0):
-                    m.d.sync += self.error.eq(Status.BAD_LOCAL)
+                    m.d.comb += code.eq(Status.BAD_LOCAL)
             with m.Default():
-                m.d.sync += self.error.eq(Status.BAD_PACKET)
+                m.d.comb += code.eq(Status.BAD_PACKET)
+        with m.If(check & ~stopped):
+            m.d.sync += [self.error.eq(code), stopped.eq(code.any())]
 
-    def _source(self, m, section, beat, valid, take, tile_header, room, entry_end, complete):
+    def _source(self, m, begins, stopped, beat, valid, take, tile_header, room, entry_end, complete):
         """Beats come from memory, or, after a local header, from the units; returns when the latter.
 
         Each source has a ready of its own, so that no beat of one is in the other's way: what the units
         send are tiles alone.
         """
-        stopped, begins = Signal(), section == Section.HEADER
         other_header, local = Signal(), Signal()
         m.d.comb += [
-            stopped.eq(self.error.any()), other_header.eq(self.i.payload[24:32] != TILE_MARKER),
+            other_header.eq(self.i.payload[24:32] != TILE_MARKER),
             tile_header.eq(local | ~other_header),
             self.i.ready.eq(~stopped & ~local & Mux(begins, other_header | room, entry_end))]
         if self.spec.encoder is None:
@@ -216,17 +222,19 @@ class TileLoader(wiring.Component):
             m.d.sync += [left.eq(left - 1), local.eq(left != 1)]
         return local
 
-    def _tables(self, m, section, beat, valid, take, entry_end):
+    def _tables(self, m, section, begins, entry_end):
         """Entries of a table, one per cycle; ``entry_end`` is 1 with the last one of a beat.
 
-        It is 1 outside of tables, and computed a cycle ahead: whether a beat is taken hangs on it.
+        It is 1 outside of tables, and computed a cycle ahead: whether a beat is taken hangs on it. Tables
+        come from memory alone.
         """
         bus_bits = self.spec.bus_bits
+        beat, take = self.i.payload, self.i.valid & self.i.ready
         beats, table = Signal(HEADER_COUNT_BITS), Signal(Table, init=Table.GELU)
         bank, address = Signal(), Signal(HEADER_COUNT_BITS)
         entry = Signal(range(bus_bits // 8))
         wide, one_a_beat = Signal(), bus_bits == 64
-        within = valid & (section == Section.TABLE)
+        within = self.i.valid & (section == Section.TABLE)
         m.d.comb += wide.eq(_is_wide(table))
         with m.If(within):
             m.d.sync += [
@@ -238,13 +246,14 @@ class TileLoader(wiring.Component):
             self.table.enable.eq(within), self.table.id.eq(table), self.table.bank.eq(bank),
             self.table.address.eq(address),
             self.table.data.eq(Mux(wide, beat.word_select(entry[:max(1, len(entry) - 3)], 64), narrow))]
-        with m.If(take & (section == Section.HEADER) & (beat[24:32] == TABLE_MARKER)):
-            m.d.sync += [section.eq(Section.TABLE), beats.eq(beat), table.eq(beat[16:20]), bank.eq(beat[20]),
-                         entry.eq(0), address.eq(0), entry_end.eq(_is_wide(beat[16:20]) & one_a_beat)]
+        with m.If(take & begins & (beat[24:32] == TABLE_MARKER)):
+            m.d.sync += [section.eq(Section.TABLE), begins.eq(0), beats.eq(beat), table.eq(beat[16:20]),
+                         bank.eq(beat[20]), entry.eq(0), address.eq(0),
+                         entry_end.eq(_is_wide(beat[16:20]) & one_a_beat)]
         with m.Elif(take & (section == Section.TABLE)):
             m.d.sync += beats.eq(beats - 1)
             with m.If(beats == 1):
-                m.d.sync += section.eq(Section.HEADER)
+                m.d.sync += [section.eq(Section.HEADER), begins.eq(1)]
 
     def _offer(self, m, complete, bank, slot, ksteps, words):
         """Up to one loaded tile in each bank, offered in the order of loading."""
@@ -252,8 +261,10 @@ class TileLoader(wiring.Component):
         tiles = [Signal(tile_layout(self.spec), name=f"tile{index}") for index in range(BANKS)]
         turn = Signal(range(BANKS))
         started = Signal()
-        m.d.comb += [self.tile.valid.eq((loaded[0] & ~turn) | (loaded[1] & turn)),
-                     started.eq(self.tile.valid & self.tile.ready)]
+        m.d.comb += started.eq(self.tile.valid & self.tile.ready)
+        coming = [loaded[index] | (complete & (bank == index)) for index in range(BANKS)]
+        m.d.sync += self.tile.valid.eq(Mux(started, Mux(turn, coming[0], coming[1]),
+                                           Mux(turn, coming[1], coming[0])))
         with m.If(turn):
             m.d.comb += self.tile.payload.eq(tiles[1])
         with m.Else():

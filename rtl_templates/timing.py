@@ -99,6 +99,8 @@ class Timing:
     """From the last beat of the program to the first dispatch."""
     dispatch_interval = Sequencer.DISPATCH_INTERVAL
     """From a dispatch to the next."""
+    idle_to_dispatch = Sequencer.IDLE_TO_DISPATCH
+    """From a unit's being idle to a dispatch that waited for it."""
     dispatch_to_unit = Sequencer.DISPATCH_TO_UNIT
     """From a dispatch to the start of its unit."""
     end_to_done = Sequencer.END_TO_DONE + 1
@@ -325,27 +327,29 @@ def predict(spec, descriptors, tiles, memory=None, lengths=(0,)):
     dispatches = []
     for length, descriptor in itertools.product(lengths, descriptors):
         opcode = descriptor.opcode
-        time = max(ready, load_idle * bool(descriptor.wait & Unit.LOAD),
+        idle = max(load_idle * bool(descriptor.wait & Unit.LOAD),
                    array.idle_at * bool(descriptor.wait & Unit.ARRAY),
                    store_idle * bool(descriptor.wait & Unit.STORE))
         if descriptor.wait & ENCODER_UNITS:
-            time = max(time, units.idle(descriptor.wait))
+            idle = max(idle, units.idle(descriptor.wait))
+        if opcode is Opcode.END:
+            idle = max(load_idle, array.idle_at, store_idle, units.idle())
+        elif opcode in ENCODER_OPCODES:
+            idle = max(idle, units.idle())
+        elif opcode is not Opcode.MATMUL:
+            idle = max(idle, load_idle, store_idle)
+        time = max(ready, idle + timing.idle_to_dispatch)
         if opcode is Opcode.MATMUL:
             time = max(time, array.accepts_at)
             array.product(time, descriptor.groups, descriptor.tiles)
-        elif opcode is Opcode.END:
-            time = max(time, load_idle, array.idle_at, store_idle, units.idle())
         elif opcode in ENCODER_OPCODES:
-            time = max(time, units.idle())
             units.start(descriptor, time + timing.dispatch_to_unit, length)
-        else:
-            time = max(time, load_idle, store_idle)
-            if opcode is Opcode.LOAD:
-                load_idle = time + timing.load_cycles(descriptor, memory)
-                load += load_idle - time - timing.dispatch_to_unit - 1
-            else:
-                store_idle = time + timing.store_cycles(descriptor, memory)
-                store += store_idle - time - timing.dispatch_to_unit - 1
+        elif opcode is Opcode.LOAD:
+            load_idle = time + timing.load_cycles(descriptor, memory)
+            load += load_idle - time - timing.dispatch_to_unit - 1
+        elif opcode is Opcode.STORE:
+            store_idle = time + timing.store_cycles(descriptor, memory)
+            store += store_idle - time - timing.dispatch_to_unit - 1
         dispatches.append(time)
         ready = time + timing.dispatch_interval
     return Prediction(cycles=dispatches[-1] + timing.end_to_done,

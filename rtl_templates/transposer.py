@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl_templates.block_unit import word_layout
 from rtl_templates.buffer_ports import COUNT_BITS, STRIDE_BITS, read_port, write_port
-from rtl_templates.pipeline import delay
+from rtl_templates.pipeline import delay, register
 from rtl_templates.word_format import CHANNELS
 
 
@@ -124,39 +124,46 @@ class Transposer(wiring.Component):
         by_columns = delay(m, direction, spec.read_latency + 1, "by_columns")
         m.d.sync += self.write.data.eq(self._shift(m, word, by_columns))
 
-        after = spec.latency
+        after = spec.latency - 1
         m.d.comb += [self.write.enable.eq(delay(m, enable, after, "enable", reset=True)),
                      self.write.address.eq(delay(m, address, after, "address")),
-                     self.done.eq(delay(m, final, after, "final", reset=True))]
+                     self.done.eq(delay(m, final, spec.latency, "final", reset=True))]
         return m
 
     def _walk(self, m, command):
-        """Reads words; gives the tile's direction, and address and enable of its word of the same number."""
+        """Reads words; gives the tile's direction, and, a cycle later, address and enable of its word of
+        the same number."""
         spec = self.spec
         running, direction, word = Signal(), Signal(), Signal(range(spec.tile_words))
         group, column, position = Signal(COUNT_BITS), Signal(COUNT_BITS + 1), Signal(COUNT_BITS + 5)
         source, destination = Signal(spec.address_bits), Signal(spec.address_bits)
         tile_end, group_end, final = Signal(), Signal(), Signal()
-        m.d.comb += [tile_end.eq(word == spec.tile_words - 1),
-                     group_end.eq(tile_end & (column + 1 >= command.columns)),
-                     final.eq(running & group_end & (group + 1 == command.groups))]
+        # Of the column and the group at hand, known a cycle ahead.
+        present, last_column, last_group = Signal(), Signal(), Signal()
+        m.d.comb += [tile_end.eq(word == spec.tile_words - 1), group_end.eq(tile_end & last_column),
+                     final.eq(running & group_end & last_group)]
         with m.If(self.start):
             m.d.sync += [word.eq(0), group.eq(0), column.eq(0), position.eq(0),
-                         source.eq(self.command.source), destination.eq(self.command.destination)]
+                         source.eq(self.command.source), destination.eq(self.command.destination),
+                         present.eq(1), last_column.eq(self.command.columns == 1),
+                         last_group.eq(self.command.groups == 1)]
         with m.Elif(running):
             m.d.sync += [word.eq(Mux(tile_end, 0, word + 1)), column.eq(column + 1),
+                         present.eq(~last_column), last_column.eq(column + 2 >= command.columns),
                          direction.eq(direction ^ tile_end)]
             with m.If(tile_end):
                 m.d.sync += destination.eq(destination + command.destination_stride)
             with m.If(group_end):
                 m.d.sync += [group.eq(group + 1), column.eq(0), position.eq(position + spec.tile_words),
-                             source.eq(source + command.source_stride), destination.eq(command.destination)]
+                             source.eq(source + command.source_stride), destination.eq(command.destination),
+                             present.eq(1), last_column.eq(command.columns == 1),
+                             last_group.eq(group + 2 == command.groups)]
         m.d.sync += running.eq(self.start | (running & ~final))
-        m.d.comb += [self.read.enable.eq(running & (column < command.columns)),
+        m.d.comb += [self.read.enable.eq(running & present),
                      self.read.address.eq(source + column)]
-        goal, address = position + word, Signal(spec.address_bits)
-        m.d.comb += address.eq(destination + goal)
-        return direction, address, running & (goal < command.words), final
+        goal = register(m, position + word, "goal")
+        address = (register(m, destination, "goal_base") + goal)[:spec.address_bits]
+        return direction, address, register(m, running, "writes", reset=True) & (goal < command.words), final
 
     def _shift(self, m, word, by_columns):
         """Moves the tile by 4 rows or 4 columns in every cycle; the word that leaves."""

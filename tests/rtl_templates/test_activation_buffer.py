@@ -17,7 +17,7 @@ def test_every_port_under_contention():
     written = {"result": 0, "load": 0}
 
     async def testbench(ctx):
-        pending, load, store = {}, None, None
+        pending, load, store, arriving = {}, None, None, False
         for cycle in range(600):
             # Writes take effect WRITE_LATENCY cycles after they were accepted.
             for address, word in pending.pop(cycle, ()):
@@ -43,16 +43,19 @@ def test_every_port_under_contention():
                 ctx.set(dut.load.p.word, load[1])
             ctx.set(dut.store.valid, store is not None)
             ctx.set(dut.store.payload, store or 0)
-            assert ctx.get(dut.load.ready) == (not result)
-            assert ctx.get(dut.store.ready) == (not result and load is None)
-            accepted = [fresh] if result else [load] if load else []
+            # A result takes the shared port in the cycle after it came.
+            assert ctx.get(dut.load.ready) == (not arriving)
+            assert ctx.get(dut.store.ready) == (not arriving and load is None)
+            accepted = [fresh] * result + [load] * bool(load and not arriving)
             pending.setdefault(cycle + dut.WRITE_LATENCY, []).extend(accepted)
-            written["result" if result else "load"] += len(accepted)
-            if store is not None and not result and load is None:
+            written["result"] += result
+            written["load"] += len(accepted) - result
+            if store is not None and not arriving and load is None:
                 stores.append((cycle + dut.STORE_LATENCY, model[store]))
                 store = None
-            if load and not result:
+            if load and not arriving:
                 load = None
+            arriving = result
             safe = [a for a in model if a not in busy and a not in [w[0] for w in accepted]]
             if safe:
                 address = int(rng.choice(safe))
