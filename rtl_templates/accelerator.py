@@ -36,7 +36,7 @@ from rtl_templates.stream_reader import StreamReader
 from rtl_templates.stream_writer import StreamWriter
 from rtl_templates.tile_banks import TileBanks
 from rtl_templates.tile_format import Table
-from rtl_templates.tile_loader import TileLoader
+from rtl_templates.tile_loader import TileLoader, marked
 
 CONTROL, INPUTS_AND_OUTPUTS, WEIGHTS = "s_axi_control", "m_axi_gmem0", "m_axi_gmem1"
 
@@ -136,7 +136,7 @@ class Accelerator(wiring.Component):
                      sequencer.misaligned.eq(Cat(bus_places).any())]
 
     def _weights(self, m, reader, registers, sequencer, loader):
-        m.submodules.fifo = fifo = BeatFifo(self.spec.bus_bits, OUTSTANDING_BEATS)
+        m.submodules.fifo = fifo = BeatFifo(self.spec.bus_bits + 1, OUTSTANDING_BEATS)
         # The stream is asked for anew as soon as it has been asked for to its end, once per sequence.
         passes_left, more, again = Signal(32), Signal(), Signal()
         m.d.sync += more.eq(passes_left.any())
@@ -145,7 +145,8 @@ class Accelerator(wiring.Component):
             m.d.sync += passes_left.eq(registers.sequences - 1)
         with m.Elif(again):
             m.d.sync += passes_left.eq(passes_left - 1)
-        connect(m, reader.o, fifo.i)
+        m.d.comb += [fifo.i.valid.eq(reader.o.valid), fifo.i.payload.eq(marked(reader.o.payload)),
+                     reader.o.ready.eq(fifo.i.ready)]
         connect(m, fifo.o, loader.i)
         m.d.comb += connect_address(self, f"{WEIGHTS}_ar", reader.ar, self.spec.bus_bits)
         m.d.comb += connect_read_data(self, WEIGHTS, reader.r)

@@ -91,14 +91,14 @@ class ActivationBuffer(wiring.Component):
                          self.unit_write.payload.as_value())
         # LOAD and STORE wait for results and units: whether one of them writes is a register's output.
         arriving, arrived = Signal(), Signal(buffer_write_layout(self.spec), reset_less=True)
-        m.d.sync += [arriving.eq(arrives), arrived.eq(chosen)]
+        free = Signal(init=1)  # not arriving; a register of its own, since many loads hang on the other
+        m.d.sync += [arriving.eq(arrives), free.eq(~arrives), arrived.eq(chosen)]
 
         address = Signal(address_bits(self.spec))
         word = Signal(width, reset_less=True)
         writing, reading = Signal(), Signal()
         m.d.comb += [
-            self.load.ready.eq(~arriving),
-            self.store.ready.eq(~arriving & ~self.load.valid),
+            self.load.ready.eq(free), self.store.ready.eq(free & ~self.load.valid),
             memory.shared_address.eq(address), memory.data.eq(word), memory.write.eq(writing),
             self.stored.payload.eq(memory.shared_word),
             self.stored.valid.eq(delay(m, reading, WordMemory.LATENCY, "reading", reset=True))]

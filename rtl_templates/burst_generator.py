@@ -58,19 +58,19 @@ class BurstGenerator(wiring.Component):
         # A cycle behind `left`: no burst is offered in the cycle after one.
         m.d.sync += [some.eq(left.any()),
                      final.eq(~left[len(room):].any() & (left[:len(room)] <= room))]
-        with m.If(~self.o.valid & self.enable & some):
+        with m.If(~self.o.valid & self.enable & some & ~self.abort):
             m.d.sync += [self.o.valid.eq(1), self.o.p.length.eq(Mux(final, left - 1, room - 1)),
                          self.o.p.address.eq(Cat(Const(0, byte_bits), place, page)),
                          page.eq(page + 1), place.eq(0), room.eq(full),
                          left.eq(Mux(final, 0, left - room))]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        with m.If(self.abort):
-            m.d.sync += [left.eq(0), some.eq(0)]
-        with m.Elif(self.start):
+        with m.If(self.start):
             first = (self.address >> byte_bits)[:place_bits]
             m.d.sync += [Cat(place, page).eq(self.address >> byte_bits), left.eq(self.beats),
                          room.eq(full - first), some.eq(self.beats.any()),
                          final.eq(~self.beats[len(room):].any()
                                   & (self.beats[:len(room)] + first <= full))]
+        with m.Elif(self.abort):
+            m.d.sync += [left.eq(0), some.eq(0)]
         return m

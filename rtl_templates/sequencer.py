@@ -240,7 +240,7 @@ class Sequencer(wiring.Component):
     def _fetch(self, m, state, memory):
         """Write the beats of the program; returns the signal that the last one has come."""
         row, part = Signal(memory.spec.row_bits), Signal(range(memory.spec.parts))
-        left = Signal(BEATS_BITS)
+        left, final = Signal(BEATS_BITS), Signal()
         take = Signal()
         per_row = memory.spec.records_per_row
         m.d.sync += self.program_beats.eq((self.program_length * memory.spec.parts + per_row - 1)
@@ -250,12 +250,13 @@ class Sequencer(wiring.Component):
             memory.write.eq(take), memory.data.eq(self.program.payload), memory.write_row.eq(row),
             memory.write_part.eq(part), memory.read_index.eq(self.index)]
         with m.If(self.launch):
-            m.d.sync += [row.eq(0), part.eq(0), left.eq(self.program_beats)]
+            m.d.sync += [row.eq(0), part.eq(0), left.eq(self.program_beats),
+                         final.eq(self.program_beats == 1)]
         with m.Elif(take):
-            m.d.sync += [part.eq(part + 1), left.eq(left - 1)]
+            m.d.sync += [part.eq(part + 1), left.eq(left - 1), final.eq(left == 2)]
             with m.If(part == memory.spec.parts - 1):
                 m.d.sync += [part.eq(0), row.eq(row + 1)]
-        return take & (left == 1)
+        return take & final
 
     def _decode(self, m, state, memory):
         """Registers of the descriptor at hand; returns the signal to dispatch it, and its check."""

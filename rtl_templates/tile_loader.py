@@ -67,8 +67,8 @@ class TileLoader(wiring.Component):
 
     Members
     -------
-    i : :py:`In(stream.Signature(bus_bits))`
-        Packets of :class:`rtl_templates.tile_format.TileFormat`.
+    i : :py:`In(stream.Signature(bus_bits + 1))`
+        Packets of :class:`rtl_templates.tile_format.TileFormat`, as ``marked``.
     local : :py:`In(stream.Signature(bus_bits))`
         Only with an encoder: tile packets that are made on chip.
     table : :py:`Out(table_write_layout())`
@@ -92,7 +92,7 @@ class TileLoader(wiring.Component):
 
     def __init__(self, spec):
         self.spec = spec
-        members = {"i": In(stream.Signature(spec.bus_bits)), "write": Out(bank_write_layout(spec)),
+        members = {"i": In(stream.Signature(spec.bus_bits + 1)), "write": Out(bank_write_layout(spec)),
                    "tile": Out(stream.Signature(tile_layout(spec))), "release": In(1),
                    "drained": In(1), "holding": Out(1), "error": Out(STATUS_BITS),
                    "state": Out(loader_state_layout)}
@@ -109,7 +109,7 @@ class TileLoader(wiring.Component):
         beat, valid = Signal(self.spec.bus_bits), Signal()
         header, take, complete, stopped = Signal(), Signal(), Signal(), Signal()
         table_entry_end = Signal(init=1)
-        tile_header, room = Signal(), Signal()  # what comes is no other header; a tile may begin
+        tile_header, room = Signal(), Signal(init=1)  # what comes is no other header; a tile may begin
         m.d.comb += [
             header.eq(take & begins & tile_header), self.state.loading.eq(~begins),
             self.state.packet.eq(take & begins),
@@ -117,13 +117,10 @@ class TileLoader(wiring.Component):
         local = self._source(m, begins, stopped, beat, valid, take, tile_header, room, table_entry_end,
                              complete)
         m.d.comb += self.holding.eq(banks_held.any() | ~begins | local)
-        bank_free, slot_free = Signal(init=1), Signal(init=1)
-        m.d.comb += room.eq(bank_free & slot_free)
         # A header shows two cycles later: the next one does not come sooner.
         m.d.sync += [banks_held.eq(banks_held + header - self.release),
                      slots_held.eq(slots_held + header - self.drained),
-                     bank_free.eq(self.release | (banks_held != BANKS)),
-                     slot_free.eq(self.drained | (slots_held != SLOTS))]
+                     room.eq((self.release | (banks_held != BANKS)) & (self.drained | (slots_held != SLOTS)))]
 
         ksteps = Signal(HEADER_KSTEPS_BITS)
         words = Signal(8)
@@ -203,21 +200,21 @@ class TileLoader(wiring.Component):
         send are tiles alone.
         """
         other_header, local = Signal(), Signal()
+        incoming = self.i.payload[:self.spec.bus_bits]
         m.d.comb += [
-            other_header.eq(self.i.payload[24:32] != TILE_MARKER),
-            tile_header.eq(local | ~other_header),
-            self.i.ready.eq(~stopped & ~local & Mux(begins, other_header | room, entry_end))]
+            other_header.eq(~self.i.payload[-1]), tile_header.eq(local | ~other_header),
+            self.i.ready.eq(~stopped & ~local & entry_end & (~begins | other_header | room))]
         if self.spec.encoder is None:
-            m.d.comb += [beat.eq(self.i.payload), valid.eq(self.i.valid),
+            m.d.comb += [beat.eq(incoming), valid.eq(self.i.valid),
                          take.eq(self.i.valid & self.i.ready)]
             return local
         left = Signal(HEADER_COUNT_BITS)
-        m.d.comb += [self.state.local.eq(local), beat.eq(Mux(local, self.local.payload, self.i.payload)),
+        m.d.comb += [self.state.local.eq(local), beat.eq(Mux(local, self.local.payload, incoming)),
                      valid.eq(Mux(local, self.local.valid, self.i.valid)),
                      self.local.ready.eq(~stopped & local & (~begins | room)),
                      take.eq((self.i.valid & self.i.ready) | (self.local.valid & self.local.ready))]
-        with m.If(self.i.valid & self.i.ready & begins & (self.i.payload[24:32] == LOCAL_MARKER)):
-            m.d.sync += [left.eq(self.i.payload), local.eq(self.i.payload[:HEADER_COUNT_BITS].any())]
+        with m.If(self.i.valid & self.i.ready & begins & (incoming[24:32] == LOCAL_MARKER)):
+            m.d.sync += [left.eq(incoming), local.eq(incoming[:HEADER_COUNT_BITS].any())]
         with m.Elif(complete & local):
             m.d.sync += [left.eq(left - 1), local.eq(left != 1)]
         return local
@@ -229,7 +226,7 @@ class TileLoader(wiring.Component):
         come from memory alone.
         """
         bus_bits = self.spec.bus_bits
-        beat, take = self.i.payload, self.i.valid & self.i.ready
+        beat, take = self.i.payload[:bus_bits], self.i.valid & self.i.ready
         beats, table = Signal(HEADER_COUNT_BITS), Signal(Table, init=Table.GELU)
         bank, address = Signal(), Signal(HEADER_COUNT_BITS)
         entry = Signal(range(bus_bits // 8))
@@ -281,3 +278,9 @@ class TileLoader(wiring.Component):
 def _is_wide(table):
     """Whether the entries of a table have 64 bits."""
     return (table == Table.ATTENTION_NORM) | (table == Table.OUTPUT_NORM)
+
+
+def marked(beat):
+    """A beat, and above it whether its marker is that of a tile: found out before beats are queued, since
+    what the loader takes hangs on it."""
+    return Cat(beat, beat[24:32] == TILE_MARKER)

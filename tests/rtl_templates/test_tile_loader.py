@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 from rtl_templates.array_spec import EncoderSpec, PoolStorage
 from rtl_templates.register_map import Status
 from rtl_templates.tile_banks import BANKS, SLOTS, TileBanks
-from rtl_templates.tile_format import Table
+from rtl_templates.tile_format import TILE_MARKER, Table
 from rtl_templates.tile_loader import ENTRY_BITS, TileLoader
 from tests.rtl_templates.accelerator_reference import random_tile, small_spec
 from tests.rtl_templates.stream_bench import always, pattern, send, simulate
@@ -28,6 +28,11 @@ class LoaderWithBanks(wiring.Component):
         m.submodules.loader, m.submodules.banks = self.loader, self.banks
         m.d.comb += self.banks.write.eq(self.loader.write)
         return m
+
+
+def marked(spec, beats):
+    """Beats as the loader takes them from memory; see ``tile_loader.marked``."""
+    return [beat | (beat >> 24 & 0xFF == TILE_MARKER) << spec.bus_bits for beat in beats]
 
 
 def beats_of(spec, tile):
@@ -85,7 +90,7 @@ def test_tiles_reach_the_banks(sizes, share):
     loader = dut.loader
 
     async def feed(ctx):
-        beats = [beat for tile in tiles for beat in beats_of(spec, tile)]
+        beats = marked(spec, [beat for tile in tiles for beat in beats_of(spec, tile)])
         await send(ctx, loader.i, beats, always if share == 1 else pattern(rng, share))
 
     async def consume(ctx):
@@ -114,7 +119,7 @@ def test_waits_for_a_bank_and_for_a_slot():
     rng = np.random.default_rng(2)
     spec = small_spec()
     tiles = [random_tile(rng, spec, 4, 2) for _ in range(6)]
-    beats = [beat for tile in tiles for beat in beats_of(spec, tile)]
+    beats = marked(spec, [beat for tile in tiles for beat in beats_of(spec, tile)])
     size = spec.tiles.beats(4)
     dut = TileLoader(spec)
     taken, offered = [], []
@@ -156,7 +161,7 @@ def error_of(spec, header):
 
     async def testbench(ctx):
         ctx.set(dut.i.valid, 1)
-        ctx.set(dut.i.payload, header)
+        ctx.set(dut.i.payload, marked(spec, [header])[0])
         for _ in range(3):
             await ctx.tick()
         found.append((ctx.get(dut.error), ctx.get(dut.i.ready)))
@@ -224,7 +229,7 @@ def test_tables_and_local_tiles(bus_bits):
             await send(ctx, dut.local, beats_of(spec, tile))
 
     async def testbench(ctx):
-        await send(ctx, dut.i, stream)
+        await send(ctx, dut.i, marked(spec, stream))
         for _ in range(4):
             await ctx.tick()
         assert not ctx.get(dut.error)
