@@ -54,6 +54,9 @@ class BlockReader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spec, parts = self.spec, self.spec.words_per_column
+        request = register(m, self.request, "request", reset=True)
+        new_column, new_tag, new_tile = (register(m, value, f"new_{name}") for name, value in (
+            ("column", self.column), ("tag", self.tag), ("tile", self.tile)))
         active, running = Signal(), Signal()
         part, next_part = Signal(range(parts)), Signal(range(parts))
         column, next_column = Signal.like(self.column), Signal.like(self.column)
@@ -61,10 +64,9 @@ class BlockReader(wiring.Component):
         tile, next_tile = Signal(tile_rows_layout(spec)), Signal(tile_rows_layout(spec))
         last = part == parts - 1
         m.d.comb += [
-            active.eq(self.request | running), part.eq(Mux(self.request, 0, next_part)),
-            column.eq(Mux(self.request, self.column, next_column)),
-            tag.eq(Mux(self.request, self.tag, next_tag)),
-            tile.eq(Mux(self.request, self.tile, next_tile))]
+            active.eq(request | running), part.eq(Mux(request, 0, next_part)),
+            column.eq(Mux(request, new_column, next_column)), tag.eq(Mux(request, new_tag, next_tag)),
+            tile.eq(Mux(request, new_tile, next_tile))]
         m.d.sync += [
             running.eq(active & ~last), next_part.eq(part + 1), next_column.eq(column), next_tag.eq(tag),
             next_tile.eq(tile), next_tile.base.eq(tile.base + tile.stride),

@@ -72,7 +72,8 @@ class BlockUnit(wiring.Component):
             return m
         operands = Signal(weights_layout(spec), reset_less=True)
         m.d.sync += operands.eq(weights)
-        ports = {name: delay(m, decoder.selects[name], 2, name)
+        self._product_cycles = 1 + (spec.accumulation is Accumulation.TREE)
+        ports = {name: delay(m, decoder.selects[name], 1 + self._product_cycles, name)
                  for name, _ in decoder.selects.shape() if name.startswith("port")}
         folded = {name: delay(m, code, 1, f"{name}_folded") for name, code in ports.items()}
         for lane in range(spec.lanes):
@@ -97,7 +98,7 @@ class BlockUnit(wiring.Component):
 
     def _product(self, m, selects, weight, slot, lane):
         operand = register(m, self._activation(selects, slot, lane), f"operand{slot}_{lane}", shape=signed(8))
-        return register(m, operand * weight, f"product{slot}_{lane}")
+        return delay(m, operand * weight, self._product_cycles, f"product{slot}_{lane}")
 
     def _pair_lanes(self, m, selects, weights):
         """Accumulators of two lanes each; the registers of operands and products are in the DSPs."""

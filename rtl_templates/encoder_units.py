@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from amaranth.hdl import Cat, Module, Mux
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -114,27 +114,29 @@ class EncoderUnits(wiring.Component):
         m.submodules.transposer = transposer = Transposer(specs.transposer)
         m.submodules.norm = norm = LayerNormUnit(specs.norm)
 
+        active = Signal(len(ENCODER_OPCODES))  # whoever was started last has the ports
+        with m.If(self.start.any()):
+            m.d.sync += active.eq(self.start)
         self._commands(m, keys, softmax, transposer, norm)
         self._tables(m, softmax, norm)
         m.d.comb += [
             self.idle.eq(~Cat(keys.busy, softmax.busy, transposer.busy, norm.busy)),
-            self.packets.valid.eq(Mux(softmax.busy, softmax.o.valid, keys.o.valid)),
-            self.packets.payload.eq(Mux(softmax.busy, softmax.o.payload, keys.o.payload)),
-            softmax.o.ready.eq(self.packets.ready & softmax.busy),
-            keys.o.ready.eq(self.packets.ready & ~softmax.busy),
+            self.packets.valid.eq(Mux(active[1], softmax.o.valid, keys.o.valid)),
+            self.packets.payload.eq(Mux(active[1], softmax.o.payload, keys.o.payload)),
+            softmax.o.ready.eq(self.packets.ready & active[1]),
+            keys.o.ready.eq(self.packets.ready & ~active[1]),
             self.main_enable.eq(norm.residual_read.enable), self.main_address.eq(norm.residual_read.address),
             norm.residual_data.as_value().eq(self.main_word),
             self.write.valid.eq(transposer.write.enable | norm.write.enable),
-            self.write.p.address.eq(Mux(norm.busy, norm.write.address,
+            self.write.p.address.eq(Mux(active[3], norm.write.address,
                                         transposer.write.address)[:address_bits(self.spec)]),
-            self.write.p.word.eq(Mux(norm.busy, norm.write.data.as_value(),
+            self.write.p.word.eq(Mux(active[3], norm.write.data.as_value(),
                                      transposer.write.data.as_value()))]
-        for unit, port, word in ((keys, keys.read, keys.read_data),
-                                 (softmax, softmax.read, softmax.read_data),
-                                 (transposer, transposer.read, transposer.read_data),
-                                 (norm, norm.branch_read, norm.branch_data)):
+        for index, (port, word) in enumerate(((keys.read, keys.read_data), (softmax.read, softmax.read_data),
+                                              (transposer.read, transposer.read_data),
+                                              (norm.branch_read, norm.branch_data))):
             m.d.comb += word.as_value().eq(self.side_word)
-            with m.If(unit.busy):
+            with m.If(active[index]):
                 m.d.comb += self.side_address.eq(port.address)
         return m
 

@@ -9,7 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from compressor.intops.gelu import TABLE_ENTRIES, IntegerGelu
-from rtl_templates.pipeline import delay
+from rtl_templates.pipeline import delay, register
 from rtl_templates.requantizer import VALUE_BITS, requantizer_output
 
 
@@ -64,7 +64,7 @@ class GeluTable(wiring.Component):
         An entry counts for rows that arrive in later cycles.
     """
 
-    LATENCY = 2
+    LATENCY = 3
 
     def __init__(self, spec):
         self.spec = spec
@@ -76,16 +76,17 @@ class GeluTable(wiring.Component):
         m = Module()
         m.d.comb += [self.o.valid.eq(delay(m, self.i.valid, self.LATENCY, "valid", reset=True)),
                      self.o.saturated.eq(delay(m, self.i.saturated, self.LATENCY, "saturated"))]
-        look_up = delay(m, self.look_up, 1, "look_up")
+        look_up = delay(m, self.look_up, 2, "look_up")
         for lane in range(self.spec.lanes):
             memory = Memory(shape=signed(VALUE_BITS), depth=4 * TABLE_ENTRIES, init=[])
             m.submodules[f"table{lane}"] = memory
             write, read = memory.write_port(), memory.read_port()
-            passing = delay(m, self.i.values[lane], 1, f"passing{lane}")
+            passing = delay(m, self.i.values[lane], 2, f"passing{lane}")
+            entry = register(m, read.data, f"entry{lane}")
             result = Signal(signed(VALUE_BITS), name=f"result{lane}", reset_less=True)
             m.d.comb += [write.en.eq(self.table.enable), write.data.eq(self.table.data),
                          write.addr.eq(Cat(self.table.address, self.table.bank)),
                          read.addr.eq(Cat(self.i.values[lane], self.outlier, self.bank)),
                          self.o.values[lane].eq(result)]
-            m.d.sync += result.eq(Mux(look_up, read.data, passing))
+            m.d.sync += result.eq(Mux(look_up, entry, passing))
         return m

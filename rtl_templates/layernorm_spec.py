@@ -101,8 +101,8 @@ class LayerNormSpec:
 
     @property
     def sums_latency(self):
-        """Cycles from the last channels of a token to its sums: align, add, square, (add,) accumulate."""
-        return 4 + (self.channels - 1).bit_length()
+        """Cycles from the last channels of a token to its sums: align, add, square (2), (add,) accumulate."""
+        return 5 + (self.channels - 1).bit_length()
 
     @property
     def recurrence(self):
@@ -148,7 +148,7 @@ class LayerNormSpec:
 
         >>> spec = LayerNormSpec(lanes=8, columns=192, address_bits=16, channels=2)
         >>> spec.cycles(groups=16, columns=192)
-        6611
+        6612
         """
         return (groups - 1) * self.period(columns) + 2 * self.beats(columns) + self.latency
 

@@ -14,7 +14,7 @@ from rtl_templates.layernorm_spec import (
     TOTAL_BITS,
 )
 from rtl_templates.layernorm_sums import sums_layout
-from rtl_templates.pipeline import delay, multiply
+from rtl_templates.pipeline import delay, multiply, register
 from rtl_templates.staged_shift import shift_right
 
 NORMALIZING = (16, 8, 4, 2, 1)
@@ -106,7 +106,8 @@ class LayerNormStatistics(wiring.Component):
         m.d.sync += mean.eq(((coarse >> distance[:3]) + 1) >> 1)
         scaled = Signal(signed(TOTAL_BITS + 1), reset_less=True)
         spread = Signal(signed(TOTAL_BITS + 2), reset_less=True)
-        m.d.sync += [scaled.eq(mean * self.hidden),
+        hidden = register(m, self.hidden, "hidden")  # constant during a command
+        m.d.sync += [scaled.eq(mean * hidden),
                      spread.eq((delay(m, total, 5, "total") << 1) - scaled)]
         excess = multiply(m, spread, delay(m, mean, 2, "mean_spread"), "excess")
         raised, power = Signal(POWER_BITS, reset_less=True), Signal(POWER_BITS, reset_less=True)

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from compressor.intops.layernorm import SHIFT_BITS
 from rtl_templates.block_unit import add_pairwise
 from rtl_templates.layernorm_spec import SQUARES_BITS, TOTAL_BITS, Z_BITS
-from rtl_templates.pipeline import delay
+from rtl_templates.pipeline import delay, register
 
 ALIGNED_BITS = 8 + (1 << SHIFT_BITS) - 1
 
@@ -56,8 +56,8 @@ class LayerNormSums(wiring.Component):
         spec = self.spec
         m.d.comb += self.z_valid.eq(delay(m, self.valid, 2, "z_valid", reset=True))
         levels = (spec.channels - 1).bit_length()
-        arriving = delay(m, self.valid, 3 + levels, "arriving")
-        first = delay(m, self.first, 3 + levels, "first")
+        arriving = delay(m, self.valid, 4 + levels, "arriving")
+        first = delay(m, self.first, 4 + levels, "first")
         last = delay(m, self.valid & self.last, spec.sums_latency, "last", reset=True)
         m.d.comb += self.sums.valid.eq(last)
         for lane in range(spec.lanes):
@@ -69,8 +69,9 @@ class LayerNormSums(wiring.Component):
                 square = Signal(31, name=f"square{name}", reset_less=True)
                 m.d.comb += self.z[channel][lane].eq(z)
                 m.d.sync += [value.eq(z), square.eq(z * z)]
-                values.append(value)
-                squares.append(square)
+                # A second register, which the way from the multiplier to the adders costs nothing of it.
+                values.append(register(m, value, f"late_z{name}"))
+                squares.append(register(m, square, f"late_square{name}"))
             self._accumulate(m, self.sums.totals[lane], arriving, first,
                              add_pairwise(m, values, levels, f"total{lane}"))
             self._accumulate(m, self.sums.squares[lane], arriving, first,

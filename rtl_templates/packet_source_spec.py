@@ -126,7 +126,7 @@ class PacketSourceSpec:
     @property
     def read_cycles(self):
         """Cycles from the request of a column to the rows of its first word."""
-        return self.read_latency + 2
+        return self.read_latency + 3
 
     def rows_layout(self):
         """Rows of one word that belong to a tile: ``rows[row][column]``, 8 bits each."""

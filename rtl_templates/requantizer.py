@@ -5,8 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from compressor.intops.fixedpoint import ACTIVATION_MAX, MULTIPLIER_BITS, SHIFT_MAX
+from rtl_templates.array_spec import Accumulation
 from rtl_templates.block_unit import select
-from rtl_templates.pipeline import delay, register
+from rtl_templates.pipeline import delay, multiply, register
 
 VALUE_BITS = 8
 
@@ -54,11 +55,15 @@ class RowRequantizer(wiring.Component):
         middle = delay(m, coarse, 1, "middle")
         fine = delay(m, middle, 1, "fine")
         clipped = []
+        whole = self.spec.accumulation is Accumulation.PAIRED or self.spec.accumulator_bits <= 18
         for lane in range(self.spec.lanes):
             biased = register(m, self.i.sums[lane] + self.i.bias, f"biased{lane}",
                               shape=signed(self.spec.accumulator_bits))
-            # Two registers behind the multiplier, because it takes two DSPs.
-            scaled = delay(m, biased * multiplier, 2, f"scaled{lane}")
+            # Two registers: the multiplier takes two DSPs, but one where lanes are paired, if it fits.
+            if whole:
+                scaled = delay(m, biased * multiplier, 2, f"scaled{lane}")
+            else:
+                scaled = multiply(m, biased, multiplier, f"scaled{lane}")
             # Each step keeps the bits that a later one may still need, and clips above them.
             value = self._shift(m, scaled, coarse[4:6], 16, 15 + 9, f"coarse{lane}")
             value = self._shift(m, value, middle[2:4], 4, 3 + 9, f"middle{lane}")

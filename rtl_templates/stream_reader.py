@@ -70,7 +70,8 @@ class StreamReader(wiring.Component):
         m.d.comb += [spent.eq(Mux(asked, self.ar.p.length + 1, 0)),
                      bursts.enable.eq(credit >= burst_beats(self.bus_bits)),
                      self.emptied.eq(bursts.exhausted & (credit == OUTSTANDING_BEATS))]
-        m.d.sync += credit.eq(credit - spent + self.taken)
+        taken = Signal()  # known late
+        m.d.sync += [taken.eq(self.taken), credit.eq(credit - spent + taken)]
 
         pending = Signal(range(OUTSTANDING_BEATS + 1))  # bursts
         answered = Signal()

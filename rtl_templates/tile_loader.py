@@ -107,14 +107,16 @@ class TileLoader(wiring.Component):
         banks_held = Signal(range(BANKS + 1))
         slots_held = Signal(range(SLOTS + 1))
         beat, valid = Signal(self.spec.bus_bits), Signal()
-        header, take, complete, stopped = Signal(), Signal(), Signal(), Signal()
+        header, take, complete = Signal(), Signal(), Signal()
         table_entry_end = Signal(init=1)
+        # Whether beats are taken from memory, and from units; neither once the loader has stopped.
+        sources = Signal(init=1, name="from_memory"), Signal(name="from_units")
         tile_header, room = Signal(), Signal(init=1)  # what comes is no other header; a tile may begin
         m.d.comb += [
             header.eq(take & begins & tile_header), self.state.loading.eq(~begins),
             self.state.packet.eq(take & begins),
             self.state.table.eq(section == Section.TABLE)]
-        local = self._source(m, begins, stopped, beat, valid, take, tile_header, room, table_entry_end,
+        local = self._source(m, begins, sources, beat, valid, take, tile_header, room, table_entry_end,
                              complete)
         m.d.comb += self.holding.eq(banks_held.any() | ~begins | local)
         # A header shows two cycles later: the next one does not come sooner.
@@ -129,7 +131,7 @@ class TileLoader(wiring.Component):
         m.d.sync += check.eq(take & begins)
         with m.If(take & begins):
             m.d.sync += [ksteps.eq(beat), words.eq(beat[16:24]), marker.eq(beat[24:32])]
-        self._check(m, check, stopped, marker, ksteps, words)
+        self._check(m, check, marker, ksteps, words, sources)
 
         # Rows of the sections minus one.
         last_row = {name: Signal(spec.row_bits, name=f"last_row_{name}")
@@ -172,7 +174,7 @@ class TileLoader(wiring.Component):
         self._offer(m, complete, bank, slot, ksteps, words)
         return m
 
-    def _check(self, m, check, stopped, marker, count, rest):
+    def _check(self, m, check, marker, count, rest, sources):
         """Stops at a bad header, with its status code: its marker, bits 15:0 and bits 23:16."""
         bad_sizes = ((count == 0) | (count > self.spec.tile_ksteps) | (rest == 0)
                      | (rest > self.spec.array.units))
@@ -190,20 +192,23 @@ class TileLoader(wiring.Component):
                     m.d.comb += code.eq(Status.BAD_LOCAL)
             with m.Default():
                 m.d.comb += code.eq(Status.BAD_PACKET)
-        with m.If(check & ~stopped):
-            m.d.sync += [self.error.eq(code), stopped.eq(code.any())]
+        with m.If(check & Cat(sources).any()):
+            m.d.sync += self.error.eq(code)
+            with m.If(code.any()):
+                m.d.sync += [source.eq(0) for source in sources]
 
-    def _source(self, m, begins, stopped, beat, valid, take, tile_header, room, entry_end, complete):
+    def _source(self, m, begins, sources, beat, valid, take, tile_header, room, entry_end, complete):
         """Beats come from memory, or, after a local header, from the units; returns when the latter.
 
         Each source has a ready of its own, so that no beat of one is in the other's way: what the units
         send are tiles alone.
         """
         other_header, local = Signal(), Signal()
+        from_memory, from_units = sources
         incoming = self.i.payload[:self.spec.bus_bits]
         m.d.comb += [
             other_header.eq(~self.i.payload[-1]), tile_header.eq(local | ~other_header),
-            self.i.ready.eq(~stopped & ~local & entry_end & (~begins | other_header | room))]
+            self.i.ready.eq(from_memory & entry_end & (~begins | other_header | room))]
         if self.spec.encoder is None:
             m.d.comb += [beat.eq(incoming), valid.eq(self.i.valid),
                          take.eq(self.i.valid & self.i.ready)]
@@ -211,12 +216,14 @@ class TileLoader(wiring.Component):
         left = Signal(HEADER_COUNT_BITS)
         m.d.comb += [self.state.local.eq(local), beat.eq(Mux(local, self.local.payload, incoming)),
                      valid.eq(Mux(local, self.local.valid, self.i.valid)),
-                     self.local.ready.eq(~stopped & local & (~begins | room)),
+                     self.local.ready.eq(from_units & (~begins | room)),
                      take.eq((self.i.valid & self.i.ready) | (self.local.valid & self.local.ready))]
         with m.If(self.i.valid & self.i.ready & begins & (incoming[24:32] == LOCAL_MARKER)):
-            m.d.sync += [left.eq(incoming), local.eq(incoming[:HEADER_COUNT_BITS].any())]
+            tiles = incoming[:HEADER_COUNT_BITS].any()
+            m.d.sync += [left.eq(incoming), local.eq(tiles), from_units.eq(tiles), from_memory.eq(~tiles)]
         with m.Elif(complete & local):
-            m.d.sync += [left.eq(left - 1), local.eq(left != 1)]
+            m.d.sync += [left.eq(left - 1), local.eq(left != 1), from_units.eq(left != 1),
+                         from_memory.eq(left == 1)]
         return local
 
     def _tables(self, m, section, begins, entry_end):
