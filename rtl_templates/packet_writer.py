@@ -97,7 +97,7 @@ class DenseIndex(wiring.Component):
     advance : :py:`In(1)`
         The beat has been used.
     beat : :py:`Out(bus_bits)`
-        Valid from the cycle after ``start`` on; the next one in the cycle after ``advance``.
+        Valid from the second cycle after ``start`` on; the next one in the cycle after ``advance``.
     last : :py:`Out(1)`
         The last beat of the section.
     """
@@ -123,12 +123,17 @@ class DenseIndex(wiring.Component):
             with m.If(here < end):
                 m.d.comb += record.eq(self._record(here))
             records.append(record)
-        m.d.comb += [self.beat.eq(Cat(records).word_select(piece, tiles.bus_bits) if slices > 1
-                                  else Cat(records)),
-                     self.last.eq((kstep + per_beat >= end) & (piece == slices - 1))]
+        # `kstep` is that of the next beat: the beat at hand is a register.
+        begun, onward = Signal(), Signal()
+        m.d.comb += onward.eq(begun | self.advance)
+        m.d.sync += begun.eq(self.start)
+        with m.If(onward):
+            m.d.sync += [self.beat.eq(Cat(records).word_select(piece, tiles.bus_bits) if slices > 1
+                                      else Cat(records)),
+                         self.last.eq((kstep + per_beat >= end) & (piece == slices - 1))]
         with m.If(self.start):
             m.d.sync += [kstep.eq(0), piece.eq(0)]
-        with m.Elif(self.advance):
+        with m.Elif(onward):
             m.d.sync += piece.eq(Mux(piece == slices - 1, 0, piece + 1))
             with m.If(piece == slices - 1):
                 m.d.sync += kstep.eq(kstep + per_beat)

@@ -201,11 +201,11 @@ class Sequencer(wiring.Component):
                 m.d.sync += [self.index.eq(0), self.sequence.eq(self.sequence + 1)]
         onward = Signal()  # registered: the next transfer's address is not needed for cycles yet
         m.d.sync += [onward.eq(go & self._ends),
-                     self._input.eq(Mux(self.launch, self.input_pointer,
+                     self._input.eq(Mux(state[State.LAUNCH], self.input_pointer,
                                         self._input + Mux(onward, self.input_stride, 0))),
-                     self._output.eq(Mux(self.launch, self.output_pointer,
+                     self._output.eq(Mux(state[State.LAUNCH], self.output_pointer,
                                          self._output + Mux(onward, self.output_stride, 0)))]
-        with m.If(self.launch):
+        with m.If(state[State.LAUNCH]):
             m.d.sync += self.sequence.eq(0)
         was_fetching = Signal()
         m.d.sync += was_fetching.eq(self.fetching)

@@ -11,7 +11,7 @@ from rtl_templates.exp_table import ExpTable, table_layout
 from rtl_templates.map_records import MapRecords
 from rtl_templates.packet_source import PacketSource
 from rtl_templates.packet_writer import DenseIndex, row_constants_beat, row_constants_record
-from rtl_templates.pipeline import delay
+from rtl_templates.pipeline import delay, register
 from rtl_templates.row_quotients import RowQuotients
 from rtl_templates.score_passes import ScorePasses
 from rtl_templates.slot_assignment import SIZE
@@ -64,7 +64,7 @@ class SoftmaxSource(PacketSource):
             quotients.start.eq(sections.constants & sections.settled & ~dividing & ~divided),
             sections.beat.eq(Cat(Cat(weight, Const(0, 1)) for weight in table.weights)),
             sections.constants_ready.eq(divided),
-            sections.constants_beat.eq(self._constants(command, quotients, sections.number))]
+            sections.constants_beat.eq(self._constants(m, command, quotients, sections.number))]
         m.d.sync += [quotients.clear.eq(take),  # many registers; the next tile's weights come later
                      dividing.eq((dividing | quotients.start) & ~quotients.done),
                      divided.eq((divided | quotients.done) & sections.constants)]
@@ -122,11 +122,11 @@ class SoftmaxSource(PacketSource):
                 sections.weights_done.eq(sequencer.done), sections.promise.eq(sequencer.moving)]
         return records
 
-    def _constants(self, command, quotients, number):
-        """Constants of a row: bias 0, its quotient, exponent - 16 + length."""
+    def _constants(self, m, command, quotients, number):
+        """Constants of a row: bias 0, its quotient, exponent - 16 + length. The length is there first."""
         records = []
-        for quotient, length in zip(quotients.quotient, quotients.length, strict=True):
-            shift = (command.exponent - RESULT_BITS + length)[:6]
+        for row, (quotient, length) in enumerate(zip(quotients.quotient, quotients.length, strict=True)):
+            shift = register(m, (command.exponent - RESULT_BITS + length)[:6], f"shift{row}")
             records.append(row_constants_record(quotient, shift))
         return row_constants_beat(records, number, self.spec.tiles)
 

@@ -147,7 +147,7 @@ class Timing:
     @property
     def read_latency_limit(self):
         """Latencies from here on are no longer hidden."""
-        return OUTSTANDING_BEATS - 2 * burst_beats(self.spec.bus_bits) - 1
+        return OUTSTANDING_BEATS - 2 * burst_beats(self.spec.bus_bits)
 
     def program_beats(self, descriptors):
         """Beats of a program of so many descriptors."""

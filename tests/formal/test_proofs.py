@@ -16,10 +16,11 @@ from rtl_templates.paired_sums import PairedSums
 from rtl_templates.requantizer import RowRequantizer
 
 BROKEN = [
-    (beat_fifo.PROOFS[0], BeatFifo, "advance.eq(~self.o.valid | self.o.ready)", "advance.eq(self.o.ready)"),
-    (beat_fifo.PROOFS[0], BeatFifo, "!= self.depth)", "!= self.depth + 1)"),
-    (bursts.PROOFS[0], BurstGenerator, "m.d.sync += left.eq(0)",
-     "m.d.sync += [left.eq(0), self.o.valid.eq(0)]"),
+    (beat_fifo.PROOFS[0], BeatFifo, "move.eq(~self.o.valid | self.o.ready)", "move.eq(self.o.ready)"),
+    (beat_fifo.PROOFS[0], BeatFifo, "== self.depth - 1)", "== self.depth)"),
+    (beat_fifo.PROOFS[0], BeatFifo, "(leaving != 2)", "(leaving != 3)"),
+    (bursts.PROOFS[0], BurstGenerator, "[left.eq(0), some.eq(0)]",
+     "[left.eq(0), some.eq(0), self.o.valid.eq(0)]"),
     (bursts.PROOFS[1], BurstGenerator, "room.eq(full - first)", "room.eq(full)"),
     (control_registers.PROOFS[0], ControlRegisters, "& ~self.bus_bvalid)", ")"),
     (control_registers.PROOFS[0], ControlRegisters, "(stage[2] & ~self.bus_rready)", "0"),
