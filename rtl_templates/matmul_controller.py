@@ -109,13 +109,14 @@ class MatmulController(wiring.Component):
         last_group = Signal()
         kstep = Signal(number_of(self.spec.tile_ksteps))
         first, last = Signal(), Signal()
+        ends = Signal()  # last, of the last group: many registers wait for what comes after it
         draining = Signal(range(SIZE * self.spec.array.units))
         held = Signal()  # draining is not 0
 
         step, pass_end, tile_end, take, accept = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             step.eq(running & ~(last & held)), pass_end.eq(step & last),
-            tile_end.eq(pass_end & last_group), self.tile.ready.eq(waiting & (~running | tile_end)),
+            tile_end.eq(pass_end & last_group), self.tile.ready.eq(waiting & (~running | (ends & ~held))),
             take.eq(self.tile.valid & self.tile.ready), self.command.ready.eq(~waiting),
             accept.eq(self.command.valid & self.command.ready),
             self.release.eq(tile_end), self.idle.eq(~waiting & ~running),
@@ -137,18 +138,21 @@ class MatmulController(wiring.Component):
         # Flags of the coming cycle are computed ahead: the counters stay out of the issue path.
         single = tile.last_kstep == 0
         with m.If(step):
-            m.d.sync += [kstep.eq(kstep + 1), first.eq(0), last.eq(kstep + 1 == tile.last_kstep)]
+            m.d.sync += [kstep.eq(kstep + 1), first.eq(0), last.eq(kstep + 1 == tile.last_kstep),
+                         ends.eq((kstep + 1 == tile.last_kstep) & last_group)]
         with m.If(pass_end):
             m.d.sync += [kstep.eq(0), first.eq(1), last.eq(single), base.eq(base + source_stride),
                          destination.eq(destination + destination_stride),
-                         groups_left.eq(groups_left - 1), last_group.eq(groups_left == 2)]
+                         groups_left.eq(groups_left - 1), last_group.eq(groups_left == 2),
+                         ends.eq(single & (groups_left == 2))]
         with m.If(take):
             m.d.sync += [tile.eq(self.tile.payload), kstep.eq(0), first.eq(1),
                          last.eq(self.tile.p.last_kstep == 0), base.eq(command.source),
                          destination.eq(command.destination), source_stride.eq(command.source_stride),
                          destination_stride.eq(command.destination_stride),
                          *[flag.eq(command[name]) for name, flag in flags.items()],
-                         groups_left.eq(command.groups), last_group.eq(command.groups == 1)]
+                         groups_left.eq(command.groups), last_group.eq(command.groups == 1),
+                         ends.eq((self.tile.p.last_kstep == 0) & (command.groups == 1))]
         m.d.sync += running.eq(take | (running & ~tile_end))
         m.d.sync += draining.eq(Mux(pass_end, (tile.words << 2) - 1, draining - held))
         m.d.sync += held.eq(pass_end | draining[1:].any())
