@@ -15,6 +15,7 @@ from hwgen.packaging import build
 from hwgen.planner import PlanRequest
 from hwgen.toolchain import find_tool
 from rtl_templates.program_format import Opcode
+from rtl_templates.sequencer import Sequencer
 from sim.activity import BREAKDOWN, TRACKS, cycle_breakdown, read_busy_times
 from sim.encoder_run import EncoderBench
 from sim.harness import HEADERS, HarnessContext, MemoryTiming, build_harness, run_harness
@@ -103,17 +104,18 @@ def test_trace_equals_the_counters(recorded, bench):
 
 
 def test_slices_are_named_after_their_descriptor(recorded, bench):
-    """A unit is busy from the cycle after the dispatch of its descriptor, and never past its next one."""
+    """A unit is busy soon after the dispatch of its descriptor, and never past its next one."""
     times, program = recorded[2], bench.program
     units = {"keys": Opcode.KEYS, "softmax": Opcode.SOFTMAX, "transpose": Opcode.TRANSPOSE,
              "layernorm": Opcode.NORM, "load": Opcode.LOAD, "store": Opcode.STORE}
+    busy = Sequencer.DISPATCH_TO_UNIT + 1  # from a dispatch on
     dispatched = {(time.sequence, time.step): time.begin for time in times if time.unit == "dispatch"}
     for unit, opcode in units.items():
         found = [time for time in times if time.unit == unit]
         steps = [step for step, descriptor in zip(program.steps, program.descriptors, strict=True)
                  if descriptor.opcode is opcode]
         assert [time.step for time in found] == steps * len(LENGTHS)
-        assert all(time.begin == dispatched[time.sequence, time.step] + 1 for time in found)
+        assert all(time.begin == dispatched[time.sequence, time.step] + busy for time in found)
     tiles = [time for time in times if time.unit == "array"]
     assert all(time.begin > dispatched[time.sequence, time.step] for time in tiles)
 
