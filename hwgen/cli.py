@@ -196,7 +196,8 @@ def synth_command(directory, family, placing, seeds, as_json):
     files = verilog_files(directory)
     with progress_bar() as bar:
         bar.add_task(f"yosys, {family}; minutes for large arrays", total=None)
-        counts = asdict(synthesize(files, "accelerator", family))
+        counts = asdict(synthesize(files, "accelerator", family,
+                                   use_uram=bool(device and device.family == family and device.urams)))
     record(directory, "synthesis", {"family": family}, counts)
     refresh_report(directory)
     macs = plan.spec.array.multipliers

@@ -3,15 +3,19 @@
 Yosys places nothing and knows no LUT packing, so the number of *LUT sites* is our count (see
 :class:`Resources`); it has not been checked against a vendor tool. Yosys packs registers and sums into
 the DSPs of family xc7, but on xcup only the bare multiplier; instantiated DSP48E2 stay as they are.
+
+Modules that a large design repeats, the units of an array, are synthesized once and counted as often as
+they are there; everything else is flattened, so that Yosys optimizes across its modules.
 """
 
 import json
-import shutil
+import re
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from hwgen.equal_modules import merge_equal_modules
 from hwgen.toolchain import ToolError, run_tool
 
 FAMILIES = ("xcup", "xc7")
@@ -27,6 +31,8 @@ _MEMORY_LUTS = {
 }
 _BRAM36 = {"RAMB36E1": 1.0, "RAMB36E2": 1.0, "RAMB18E1": 0.5, "RAMB18E2": 0.5}
 _LUT6_2_INPUTS = 5
+_INITIAL_ZEROS = re.compile(r"^  initial begin : \w+_zeros\n.*?^  end\n", re.MULTILINE | re.DOTALL)
+"""What :func:`hwgen.verilog.tidy` writes for the zeros of a memory; Yosys takes minutes to run such loops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,8 @@ class Resources:
         Flip-flops, DSP slices, CARRY4 cells.
     bram36 : float
         Block RAMs of 36 kbit; half ones count 0.5.
+    uram : int
+        UltraRAMs of 288 kbit.
     """
 
     lut_cells: int
@@ -56,10 +64,20 @@ class Resources:
     dsp: int
     bram36: float
     carry: int
+    uram: int = 0
+
+    def __add__(self, other):
+        return Resources(**{name: getattr(self, name) + getattr(other, name) for name in _COUNTS})
+
+    def __mul__(self, copies):
+        return Resources(**{name: getattr(self, name) * copies for name in _COUNTS})
 
 
-def synthesize(verilog_files, top, family, *, use_dsp=True):
-    """Synthesize Verilog with Yosys, flattened, and count what it uses.
+_COUNTS = tuple(field.name for field in fields(Resources))
+
+
+def synthesize(verilog_files, top, family, *, use_dsp=True, use_uram=False):
+    """Synthesize Verilog with Yosys and count what it uses.
 
     Parameters
     ----------
@@ -70,6 +88,8 @@ def synthesize(verilog_files, top, family, *, use_dsp=True):
         "xcup" or "xc7".
     use_dsp : bool
         False: multipliers in LUTs.
+    use_uram : bool
+        Whether the device has UltraRAM; Yosys puts large memories there.
 
     Returns
     -------
@@ -84,27 +104,41 @@ def synthesize(verilog_files, top, family, *, use_dsp=True):
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be {' or '.join(FAMILIES)}, not {family!r}")
+    design = merge_equal_modules("".join(Path(file).read_text() for file in verilog_files))
+    repeated = design.repeated(top)
+    options = ("" if use_dsp else " -nodsp") + (" -uram" if use_uram else "")
+    keep = f"setattr -mod -set keep_hierarchy 1 {' '.join(repeated)}; " if repeated else ""
+    # Purged first: Amaranth's names of struct members, like "word[0]", clash with those that Yosys'
+    # technology mapper gives to the bits of a port.
+    script = (f"{READ_PRIMITIVES}; read_verilog source.v; hierarchy -check -top {top}; {keep}"
+              f"proc; flatten; opt_clean -purge; synth_xilinx -family {family} -top {top} -flatten "
+              f"-noiopad -noclkbuf{options}; write_json netlist.json")
     with tempfile.TemporaryDirectory() as directory:
-        names = [f"source{index}.v" for index, _ in enumerate(verilog_files)]
-        for file, name in zip(verilog_files, names, strict=True):
-            shutil.copyfile(file, Path(directory) / name)
-        options = "" if use_dsp else " -nodsp"
-        # Purged first: Amaranth's names of struct members, like "word[0]", clash with those that Yosys'
-        # technology mapper gives to the bits of a port.
-        script = (f"{READ_PRIMITIVES}; read_verilog {' '.join(names)}; hierarchy -check -top {top}; "
-                  f"proc; flatten; opt_clean -purge; synth_xilinx -family {family} -top {top} -flatten "
-                  f"-noiopad -noclkbuf{options}; write_json netlist.json")
+        (Path(directory) / "source.v").write_text(_INITIAL_ZEROS.sub("", design.text))
         run_tool("yosys", ["-q", "-p", script], cwd=directory)
         netlist = json.loads((Path(directory) / "netlist.json").read_text())
-    try:
-        module = netlist["modules"][top]
-    except KeyError:
-        raise ToolError(f"yosys wrote no module {top!r}") from None
-    return count_resources(module)
+    return count_design(netlist["modules"], top)
+
+
+def count_design(modules, top):
+    """Resources of a Yosys JSON netlist's ``top`` with all that it instantiates.
+
+    Raises
+    ------
+    ToolError
+        If there is no such module.
+    """
+    if top not in modules:
+        raise ToolError(f"yosys wrote no module {top!r}")
+    total = count_resources(modules[top])
+    for kind, copies in Counter(cell["type"] for cell in modules[top]["cells"].values()).items():
+        if kind in modules and "blackbox" not in modules[kind].get("attributes", {}):
+            total += count_design(modules, kind) * copies
+    return total
 
 
 def count_resources(module):
-    """Resources of one flat module of a Yosys JSON netlist."""
+    """Resources of one module of a Yosys JSON netlist, without those of the modules that it instantiates."""
     types = Counter(cell["type"] for cell in module["cells"].values())
     luts = {name: cell for name, cell in module["cells"].items() if _is_lut(cell["type"])}
     memory = sum(_MEMORY_LUTS.get(kind, 0) * number for kind, number in types.items())
@@ -114,7 +148,7 @@ def count_resources(module):
         ff=sum(number for kind, number in types.items() if kind in ("FDRE", "FDSE", "FDCE", "FDPE")),
         dsp=sum(number for kind, number in types.items() if kind.startswith("DSP48")),
         bram36=sum(_BRAM36.get(kind, 0) * number for kind, number in types.items()),
-        carry=types["CARRY4"])
+        carry=types["CARRY4"], uram=types["URAM288"])
 
 
 def _is_lut(kind):

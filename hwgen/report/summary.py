@@ -21,7 +21,7 @@ PARTS = ("q, k, v", "attention", "o", "ffn1", "ffn2", "LayerNorm", "load and sto
 RESOURCES = ("luts", "ffs", "dsps", "rams", "urams")
 
 _PART_OF_ROLE = {"q": "q, k, v", "k": "q, k, v", "v": "q, k, v", "o": "o", "ffn1": "ffn1", "ffn2": "ffn2"}
-_SYNTHESIZED = {"luts": "lut_sites", "ffs": "ff", "dsps": "dsp", "rams": "bram36"}
+_SYNTHESIZED = {"luts": "lut_sites", "ffs": "ff", "dsps": "dsp", "rams": "bram36", "urams": "uram"}
 _ROLE_OF_PATH = {path: role for role, path in LINEAR_PATHS.items()}
 
 
@@ -157,7 +157,7 @@ def _resources(plan, results):
         if one.kind == "synthesis":
             counts = one.result
             synthesized = {"family": one.request["family"],
-                           **{key: counts[name] for key, name in _SYNTHESIZED.items()}}
+                           **{key: counts.get(name) for key, name in _SYNTHESIZED.items()}}
     return {"ram": RAM_OF_FAMILY[device.family if device else "xcup"].name,
             "device": {key: getattr(device, key) for key in RESOURCES} if device else None,
             "usable_shares": USABLE,

@@ -132,14 +132,14 @@ def test_inspect_json(hwgen, models):
 def test_synth_prints_totals_and_counts_per_mac(hwgen, models, tmp_path, monkeypatch):
     seen = []
 
-    def synthesize(files, top, family):
-        seen.append(([file.name for file in files], top, family))
+    def synthesize(files, top, family, *, use_uram):
+        seen.append(([file.name for file in files], top, family, use_uram))
         return Resources(lut_cells=640, lut_memory=0, lut_sites=1280, ff=64, dsp=64, bram36=1.5, carry=3)
     monkeypatch.setattr(cli, "synthesize", synthesize)
     hwgen("build", "--model", models / "balanced.pt", "--out", tmp_path / "out", "--rows", 2, "--lanes", 4)
     code, out, _ = hwgen("synth", tmp_path / "out", "--family", "xc7")
     assert code == 0
-    assert seen == [(["accelerator.v"], "accelerator", "xc7")]
+    assert seen == [(["accelerator.v"], "accelerator", "xc7", False)]
     assert "xc7, 64 MACs per cycle, counted by Yosys" in out
     assert "1,280      20.00 per MAC" in out
     _, out, _ = hwgen("synth", tmp_path / "out", "--json")
