@@ -1,4 +1,7 @@
-"""All measurements, one after the other: ``python -m benchmarks`` (about 25 minutes on two cores, and the synthesis of board plans at the end)."""
+"""All measurements, one after the other: ``python -m benchmarks``.
+
+About 25 minutes on two cores, and the synthesis of whole board plans at the end.
+"""
 
 import subprocess
 import sys
