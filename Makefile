@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PLACER := $(VENV)/.ecp5
 DEMO := build/demo
+AP_TYPES := $(VENV)/hls4ml/templates/vivado/ap_types
 
 .PHONY: demo test nightly formal bench docs lint clean
 
@@ -30,8 +31,17 @@ demo: $(READY)
 test: $(READY) lint docs
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not nightly"
 
+# The vendor's ap_int.h, as hls4ml's wheel carries it: only unpacked, since the package needs much that is
+# not needed here. Where the wheel cannot be had, the tests with it are skipped.
+$(AP_TYPES)/ap_int.h: constraints.txt | $(READY)
+	rm -rf $(VENV)/hls4ml*
+	$(BIN)/python -m pip download --quiet --no-deps --constraint constraints.txt --dest $(VENV) hls4ml
+	$(BIN)/python -m zipfile --extract $(VENV)/hls4ml-*.whl $(VENV)
+	@touch $@
+
 nightly: $(READY) lint docs
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	-@$(MAKE) --no-print-directory $(AP_TYPES)/ap_int.h
+	AP_TYPES=$(AP_TYPES) $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 $(PLACER): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ecp5]'
