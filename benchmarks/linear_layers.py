@@ -16,7 +16,7 @@ from hwgen.packaging import build
 from hwgen.planner import PlanRequest
 from hwgen.program import linear_program
 from sim.open_build import open_build
-from sim.runner import SimulationRequest, simulate
+from sim.runner import SimulationRequest, simulate_layers
 from tests.bundles import random_bundle
 
 TARGET_UTILIZATION = 0.985
@@ -54,7 +54,7 @@ def measure(size, bundle_path, tokens):
         for index in (0, 1):
             names = [layer_name(index, role) for role in ROLES]
             program = linear_program(opened.plan, names, tokens)
-            results.append(simulate(opened, SimulationRequest(), program=program))
+            results.append(simulate_layers(opened, SimulationRequest(), program=program))
         return opened.plan.spec.array.multipliers, *results
 
 

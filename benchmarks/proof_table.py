@@ -29,7 +29,7 @@ from sim.encoder_run import EncoderBench, EncoderRequest, encoder_inputs, simula
 from sim.harness import SimulationError
 from sim.hls_run import simulate_hls_encoder, simulate_hls_layers
 from sim.open_build import open_build, stream_file
-from sim.runner import SIM_DIRECTORY, SimulationRequest, bench_case, simulate
+from sim.runner import SIM_DIRECTORY, SimulationRequest, bench_case, simulate_layers
 from sim.vectors import Comparison, compare_words, pack_inputs, random_vectors
 from tests.bundles import random_encoder_bundle
 
@@ -126,7 +126,7 @@ def build_case(model, structure, directory):
 def compare_linear_layers(opened, *, stalls=0):
     """Words and mismatches of all linear layers, by column of :data:`COLUMNS`."""
     request = SimulationRequest()
-    hls, harness = simulate_hls_layers(opened, request), simulate(opened, request)
+    hls, harness = simulate_hls_layers(opened, request), simulate_layers(opened, request)
     program = linear_program(opened.plan, [layer.name for layer in opened.plan.layers])
     vectors = random_vectors(opened.bundle, program, seed=request.seed)
     with tempfile.TemporaryDirectory() as scratch:

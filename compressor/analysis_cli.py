@@ -1,6 +1,5 @@
 """The commands ``compress compare``, ``sensitivity`` and ``sweep``. They load torch only when run."""
 
-import itertools
 import json
 from pathlib import Path
 
@@ -43,22 +42,22 @@ def compare(runs, as_json, plot):
               show_default=True, help="Density at which a structure that has one is measured.")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path),
               help="File for a recipe's budget.sensitivity.")
-def sensitivity(recipe, model_name, task, data, train_rows, validation_rows, density, out):
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def sensitivity(recipe, model_name, task, data, train_rows, validation_rows, density, out, as_json):
     """Prune one layer after the other by RECIPE's structure, and print what each costs in the task's loss.
 
     Nothing is retrained. The loss is that of the validation rows.
     """
-    from compressor.recipes import load_recipe
-    from compressor.sensitivity import run_sensitivity
-    from compressor.tasks import load_task
+    from compressor import api
 
     try:
-        checked = load_recipe(recipe)
-        rows = load_task(task, data=data, train_rows=train_rows, validation_rows=validation_rows,
-                         seed=checked.training.seed)
-        found = run_sensitivity(checked, model_name=model_name, data=rows, density=density, out=out)
+        found = api.measure_layers(recipe, model=model_name, task=task, data=data, train_rows=train_rows,
+                                   validation_rows=validation_rows, density=density, out=out)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(found))
+        return
     click.echo(f"loss of the whole model: {found['loss']:.4f}")
     for name, layer in sorted(found["layers"].items(), key=lambda item: -item[1]["loss_increase"]):
         click.echo(f"{layer['loss_increase']:+.4f}  {name} ({100 * layer['removed']:.1f} % of its energy "
@@ -74,30 +73,19 @@ def sensitivity(recipe, model_name, task, data, train_rows, validation_rows, den
 @data_options
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Directory for the runs; those that are finished are kept.")
-def sweep(recipe, changes, model_name, task, data, train_rows, validation_rows, out):
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def sweep(recipe, changes, model_name, task, data, train_rows, validation_rows, out, as_json):
     """Train RECIPE once for each value of a key, and compare the runs: seeds, lambda, densities."""
+    from compressor import api
     from compressor.comparison import compare_runs, markdown_table
-    from compressor.model_dir import COMPRESSION_FILE
-    from compressor.recipes import changed_recipe, load_recipe
-    from compressor.tasks import load_task
-    from compressor.training_run import run_training
 
+    values = {key: tried.split(",") for key, _, tried in (change.partition("=") for change in changes)}
     try:
-        base, runs = load_recipe(recipe), []
-        keys = [change.partition("=") for change in changes]
-        for values in itertools.product(*(values.split(",") for _, _, values in keys)):
-            chosen = {key: value for (key, _, _), value in zip(keys, values, strict=True)}
-            checked = changed_recipe(base, chosen)
-            runs.append(out / "_".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items()))
-            if (runs[-1] / COMPRESSION_FILE).is_file():
-                continue
-            rows = load_task(task, data=data, train_rows=train_rows, validation_rows=validation_rows,
-                             seed=checked.training.seed)
-            run_training(checked, model_name=model_name, data=rows, out=runs[-1], overwrite=runs[-1].exists())
-        table = markdown_table(compare_runs(runs))
+        rows = compare_runs(api.sweep(recipe, values, model=model_name, task=task, out=out, data=data,
+                                      train_rows=train_rows, validation_rows=validation_rows))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(table)
+    click.echo(json.dumps(rows, indent=1) if as_json else markdown_table(rows))
 
 
 @click.command()

@@ -4,6 +4,7 @@ The file is one torch.save of a dict of plain values and tensors, schema version
 section in :func:`save_bundle`.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -116,6 +117,17 @@ class Bundle:
     def kept_weights(self):
         """Weights that the structures keep: number."""
         return sum(int(layer.kept(self.pool).sum()) for layer in self.layers.values())
+
+    def summary(self):
+        """Plain values that describe the bundle, for JSON."""
+        layers = self.layers.values()
+        return {"task": self.model["task"], "max_tokens": self.model["max_tokens"], "layers": len(layers),
+                "structures": dict(Counter(layer.structure for layer in layers)),
+                "patterns": self.pool.size, "keep": self.pool.keep, "balance": self.pool.balance,
+                "row_balanced": self.pool.is_row_balanced, "weights": self.weights,
+                "kept_weights": self.kept_weights,
+                "accumulator_bits": max(layer.linear.accumulator_bits for layer in layers),
+                "attention_maps": self.attention_maps}
 
 
 def check_bundle(bundle):

@@ -13,6 +13,7 @@ A recipe is a list of stages that run one after the other on one model::
       - {method: quantize, epochs: 1}
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -218,6 +219,13 @@ def changed_recipe(recipe, changes):
 def preset_names():
     """Names of the recipes that come with the package, sorted."""
     return sorted(path.stem for path in PRESET_DIR.glob("*.yaml"))
+
+
+def as_recipe(recipe):
+    """A recipe from itself, its plain values, the name of a preset or the path of a file; RecipeError."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    return Recipe.from_dict(dict(recipe)) if isinstance(recipe, Mapping) else load_recipe(str(recipe))
 
 
 def load_recipe(name):

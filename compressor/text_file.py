@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+StrPath = str | os.PathLike[str]
+"""What is taken as a path."""
 
-def write_text(path, text):
+
+def write_text(path: StrPath, text: str) -> Path:
     """Write a text file in UTF-8, aside first and then renamed; an earlier one is replaced.
 
     Parameters

@@ -1,5 +1,6 @@
 """The commands ``compress train`` and ``compress recover``. They load torch only when run."""
 
+import json
 from pathlib import Path
 
 import click
@@ -32,6 +33,7 @@ def _run_options(command):
         click.option("--overwrite", is_flag=True, help="Delete an earlier run in --out first."),
         click.option("--dry-run", is_flag=True, help="Print stages, steps and storage; train nothing."),
         click.option("--threads", type=click.IntRange(min=1), help="CPU threads."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result, or the plan, as JSON."),
     )):
         command = option(command)
     return command
@@ -43,13 +45,8 @@ def _run_options(command):
 @_run_options
 def train(recipe, task, data, train_rows, validation_rows, **run_options):
     """Train and prune a model by RECIPE: a YAML file, or a preset (see `compress presets`)."""
-    def load_data(checked):
-        from compressor.tasks import load_task
-
-        return load_task(task, data=data, train_rows=train_rows, validation_rows=validation_rows,
-                         seed=checked.training.seed)
-
-    _run(recipe, load_data, **run_options)
+    _run("compress", "plan_compression", recipe, run_options, task=task, data=data, train_rows=train_rows,
+         validation_rows=validation_rows)
 
 
 @click.command()
@@ -65,43 +62,45 @@ def recover(recipe, text, rows, **run_options):
     RECIPE is a YAML file or a preset with `distillation`, such as recover-pattern-50. Then train a task
     on the result with `structure: {kind: model}`, as the preset retrain-recovered does.
     """
-    def load_data(checked):
-        from compressor.text_data import load_text
-
-        return load_text(text, rows=rows, seed=checked.training.seed)
-
-    _run(recipe, load_data, **run_options)
+    _run("recover", "plan_recovery", recipe, run_options, text=text, rows=rows)
 
 
-def _run(recipe, load_data, *, model_name, out, resume, overwrite, dry_run, threads):
-    """Check the recipe, load the data, train, report."""
-    from compressor.recipes import load_recipe
-
+def _run(function, plan_function, recipe, options, **rows):
+    """Call a function of :mod:`compressor.api`, or the one that only plans, and report."""
+    out, dry_run, as_json = options["out"], options["dry_run"], options["as_json"]
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'; only --dry-run goes without.")
+    from compressor.recipes import load_recipe
+
     try:
-        checked = load_recipe(recipe)
+        checked = load_recipe(recipe)  # before torch loads, which takes seconds
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     import torch
 
-    from compressor.training_run import plan_training, run_training
+    from compressor import api
 
-    if threads:
-        torch.set_num_threads(threads)
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
     try:
-        data = load_data(checked)
         if dry_run:
-            _report_plan(plan_training(checked, model_name=model_name, data=data))
+            plan = getattr(api, plan_function)(checked, model=options["model_name"], **rows)
+            if as_json:
+                click.echo(json.dumps(plan))
+            else:
+                _report_plan(plan)
             return
-        result = run_training(checked, model_name=model_name, data=data, out=out, resume=resume,
-                              overwrite=overwrite)
+        result = getattr(api, function)(checked, model=options["model_name"], out=out,
+                                        resume=options["resume"], overwrite=options["overwrite"], **rows)
     except ValueError as error:  # RecipeError, TaskError, OutputError, ...: all say one line
         raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
     if not result.finished:
         raise click.ClickException(f"stopped at step {result.step} of {result.steps}; "
                                    "go on with the same command and --resume")
-    _report(out, result.metrics)
+    if not as_json:
+        _report(out, result.metrics)
 
 
 def _report(out, metrics):

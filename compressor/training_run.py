@@ -4,8 +4,9 @@ import shutil
 import signal
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -51,12 +52,20 @@ class OutputError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """How a run ended: ``finished`` or stopped at ``step`` of ``steps``; metrics if finished."""
+    """How a run ended: ``finished`` or stopped at ``step`` of ``steps``; metrics if finished.
 
+    ``directory`` is the model directory, or holds the checkpoint to resume from.
+    """
+
+    directory: Path
     finished: bool
     step: int
     steps: int
-    metrics: dict
+    metrics: dict[str, Any]
+
+    def to_dict(self):
+        """Plain values, for JSON."""
+        return {**asdict(self), "directory": str(self.directory)}
 
 
 def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False):
@@ -101,7 +110,7 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
         say(f"warning: {warning}")
     with _stop_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
-    result = {"step": trainer.state.global_step, "steps": trainer.schedule.steps}
+    result = {"directory": out, "step": trainer.state.global_step, "steps": trainer.schedule.steps}
     if trainer.state.global_step < trainer.schedule.steps:
         return RunResult(finished=False, metrics={}, **result)
     trainer.finalize()

@@ -9,10 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from compressor.export import export
-from compressor.recipes import Recipe
-from compressor.tasks import load_task
-from compressor.training_run import run_training
+from compressor import compress, export, load_task
 from hwgen.cost import cost_report
 from hwgen.encoder_program import whole_program
 from hwgen.planner import PlanRequest, make_plan
@@ -40,12 +37,11 @@ def main():
     dense = None
     for name, sections in structures(arguments.rows).items():
         with tempfile.TemporaryDirectory() as folder:
-            recipe = Recipe.model_validate({
-                "schema_version": 1, "training": {"learning_rate": 1e-4, "batch": 32, "max_tokens": 32},
-                "stages": [{"method": "retrain", "epochs": 0.1}], **sections})
-            run_training(recipe, model_name="tiny", data=data, out=Path(folder) / "model")
-            bundle = export(Path(folder) / "model", Path(folder) / "pruned.pt", task=data.task,
-                            rows=data.train[:16])
+            recipe = {"schema_version": 1, "stages": [{"method": "retrain", "epochs": 0.1}],
+                      "training": {"learning_rate": 1e-4, "batch": 32, "max_tokens": 32}, **sections}
+            compress(recipe, model="tiny", task=data, out=Path(folder) / "model")
+            bundle = export(Path(folder) / "model", Path(folder) / "pruned.pt", task=data, rows=16,
+                            validation_rows=0)
         plan = make_plan(bundle, PlanRequest(rows=arguments.rows, lanes=arguments.lanes))
         cost = cost_report(plan, whole_program(plan))
         dense = dense or cost.cycles

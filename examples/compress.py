@@ -6,18 +6,15 @@
 import argparse
 from pathlib import Path
 
-from compressor.export import export
-from compressor.recipes import Recipe
-from compressor.tasks import load_task
-from compressor.training_run import run_training
+from compressor import compress, export
 
-RECIPE = Recipe.model_validate({
+RECIPE = {
     "schema_version": 1,
     "structure": {"kind": "pattern"},
     "training": {"learning_rate": 1e-3, "batch": 32, "max_tokens": 32},
     "stages": [{"method": "dense", "epochs": 2}, {"method": "admm", "epochs": 1, "interval": 40},
                {"method": "retrain", "epochs": 1}],
-})
+}
 
 
 def main():
@@ -26,12 +23,12 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("build/compressed"))
     parser.add_argument("--train-rows", type=int, default=8000)
     arguments = parser.parse_args()
-    data = load_task("synthetic", train_rows=arguments.train_rows)
-    model = arguments.out / "model"
-    metrics = run_training(RECIPE, model_name="tiny", data=data, out=model, overwrite=True).metrics
-    bundle = export(model, arguments.out / "pruned.pt", task=data.task, rows=data.train[:128])
-    print(f"accuracy in float {metrics['eval_accuracy']:.4f}; {bundle.kept_weights:,} of {bundle.weights:,} "
-          f"weights in {arguments.out / 'pruned.pt'}")
+    trained = compress(RECIPE, model="tiny", task="synthetic", train_rows=arguments.train_rows,
+                       out=arguments.out / "model", overwrite=True)
+    bundle = export(trained.directory, arguments.out / "pruned.pt")
+    quantized = bundle.metrics["quantization"]["quantized"]["accuracy"]
+    print(f"accuracy in float {trained.metrics['eval_accuracy']:.4f}, in integers {quantized:.4f}; "
+          f"{bundle.kept_weights:,} of {bundle.weights:,} weights in {arguments.out / 'pruned.pt'}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from compressor.synthetic_task import generate
 from hwgen.driver import Accelerator
-from sim.simulated_device import SimulatedDevice
+from sim import SimulatedDevice
 
 
 def main():

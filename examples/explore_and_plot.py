@@ -4,12 +4,9 @@
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 
-from compressor.bundle import load_bundle
-from hwgen.design_points import Evaluator
-from hwgen.explore import ExploreRequest, explore
+from hwgen import explore
 
 WIDTH, HEIGHT, MARGIN = 640, 400, 50
 
@@ -20,19 +17,15 @@ def main():
     parser.add_argument("--model", type=Path, default=Path("build/demo/pruned.pt"))
     parser.add_argument("--device", default="kv260")
     parser.add_argument("--points", type=int, default=400)
-    parser.add_argument("--out", type=Path, default=Path("build/front.svg"))
+    parser.add_argument("--out", type=Path, default=Path("build/exploration"))
     arguments = parser.parse_args()
-    evaluator = Evaluator(load_bundle(arguments.model), arguments.device)
-    with tempfile.TemporaryDirectory() as folder:
-        found = explore(evaluator, ExploreRequest(
-            model=str(arguments.model), device=arguments.device, tokens=evaluator.tokens,
-            points=arguments.points, storage=f"sqlite:///{folder}/explore.db", study="example"))
+    found = explore(arguments.model, arguments.device, points=arguments.points, out=arguments.out)
     for one in found.front:
         print(f"{one.cycles:10,d} cycles  {one.luts:8,d} LUT  {one.dsps:5,d} DSP  "
-              f"{one.point.command(arguments.model, 'BUILD', arguments.device, evaluator.tokens)}")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(plot([one for one in found.evaluations if one.fits], found.front))
-    print(arguments.out)
+              f"{one.point.command(found.model, 'BUILD', found.device, found.tokens)}")
+    picture = arguments.out / "front.svg"
+    picture.write_text(plot([one for one in found.evaluations if one.fits], found.front))
+    print(picture)
 
 
 def plot(points, front):

@@ -12,6 +12,10 @@ from hwgen.plan import Plan, PlanError
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "hwgen-build"
 
+EMITTERS = ("verilog", "hls")
+"""What a build can hold besides program, weights and reports: folder ``rtl`` with what FPGA flows need for
+it, and folder ``hls``."""
+
 
 class BuildError(RuntimeError):
     """A build that cannot be written or read; the message says what to do."""

@@ -1,4 +1,7 @@
-"""The command line ``hwgen``: parse, call the library, report."""
+"""The command line ``hwgen``: parse, call :mod:`hwgen.api`, print.
+
+What computes is imported by the commands that need it, so that help and completion come at once.
+"""
 
 import functools
 import importlib
@@ -8,24 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from compressor.bundle import BundleError, load_bundle
-from hwgen import reports
-from hwgen.costs import cost_table, write_costs
+from compressor.bundle_checks import BundleError
+from hwgen.build_directory import EMITTERS, BuildError, load_plan
 from hwgen.devices import DEVICES
-from hwgen.doctor import examine
-from hwgen.inspection import inspect_bundle, inspect_lines
-from hwgen.packaging import EMITTERS, BuildError, build, load_plan, verify_build, verilog_files
-from hwgen.placement import place, placement_lines
 from hwgen.plan import PlanError
-from hwgen.planner import PlanRequest
-from hwgen.results import record, refresh_report
-from hwgen.synthesis import FAMILIES, synthesize
+from hwgen.synthesis import FAMILIES
 from hwgen.toolchain import ToolError
 from hwgen.vendor import lattice
-from rtl_templates.array_spec import Accumulation, PoolStorage
+from rtl_templates.array_spec import Accumulation
 
 EXPECTED_ERRORS = (BundleError, PlanError, BuildError, ToolError, OSError)
 """Errors that end in one line; anything else is a defect and keeps its traceback."""
@@ -61,6 +55,9 @@ def one_line_errors(command):
 
 def progress_bar():
     """A progress display on standard error; silent unless that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     return Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
                     console=console, transient=True, disable=not console.is_terminal)
@@ -96,31 +93,19 @@ def main():
 def build_command(model, out, hardware, device, rows, lanes, pool, tokens, bus_bits, accumulation, emit,
                   as_json):
     """Generate an accelerator for a compressed model."""
-    sizes = {"--device": device, "--rows": rows, "--lanes": lanes, "--pool": pool, "--bus-bits": bus_bits,
-             "--accumulation": accumulation}
-    chosen = [name for name, value in sizes.items() if value is not None]
-    if hardware is not None and chosen:
-        raise PlanError(f"{chosen[0]} cannot be chosen with --for: the hardware is that of {hardware}")
-    request = PlanRequest(device=device, rows=rows, lanes=lanes, tokens=tokens, bus_bits=bus_bits,
-                          storage=PoolStorage(pool) if pool else None,
-                          accumulation=Accumulation(accumulation) if accumulation else None)
+    from hwgen import api, reports
+
     with progress_bar() as bar:
         task = bar.add_task("hwgen build", total=None)
-        built = build(model, out, request, lambda step: bar.update(task, description=step),
-                      emit=tuple(emit.split(",")), hardware=hardware)
-    plan, cost = built.plan, built.cost
+        built = api.build(model, out, device=device, rows=rows, lanes=lanes, tokens=tokens, pool=pool,
+                          bus_bits=bus_bits, accumulation=accumulation, emit=emit.split(","),
+                          hardware=hardware, progress=lambda step: bar.update(task, description=step))
     if as_json:
-        array = plan.spec.array
-        _print_json({"directory": str(built.directory), "configuration_hash": plan.configuration_hash,
-                     "device": plan.device, "rows": array.units, "lanes": array.lanes,
-                     "slots": array.assignment.slots, "pool": array.storage, "bus_bits": plan.spec.bus_bits,
-                     "macs": array.multipliers, "tokens": plan.tokens, "predicted_cycles": cost.cycles,
-                     "utilization": cost.utilization, "modelled_resources": plan.modelled,
-                     "layers": [asdict(layer) for layer in cost.layers]})
+        _print_json(built.to_dict())
         return
-    click.echo(f"{built.directory}: configuration {plan.configuration_hash[:8]}"
+    click.echo(f"{built.directory}: configuration {built.plan.configuration_hash[:8]}"
                + (f", the Verilog of {hardware}" if hardware else ""))
-    for line in reports.summary_lines(plan, cost):
+    for line in reports.summary_lines(built.plan, built.cost):
         click.echo(f"  {line}")
 
 
@@ -133,7 +118,10 @@ def build_command(model, out, hardware, device, rows, lanes, pool, tokens, bus_b
 @one_line_errors
 def inspect_command(model, rows, lanes, tokens, as_json):
     """Verify the bundle MODEL; print its layers and what its patterns cost."""
-    facts = inspect_bundle(load_bundle(model), PlanRequest(rows=rows, lanes=lanes, tokens=tokens))
+    from hwgen import api
+    from hwgen.inspection import inspect_lines
+
+    facts = api.inspect(model, rows=rows, lanes=lanes, tokens=tokens)
     if as_json:
         _print_json(facts)
         return
@@ -149,12 +137,16 @@ def inspect_command(model, rows, lanes, tokens, as_json):
 @click.option("--rows", type=int, help="Block units R.  [default: 4]")
 @click.option("--lanes", type=int, help="Token lanes T.  [default: 8]")
 @click.option("--tokens", type=int, help="Sequence length.  [default: the model's]")
+@click.option("--json", "as_json", is_flag=True, help="Print the costs as JSON.")
 @one_line_errors
-def costs_command(model, out, device, rows, lanes, tokens):
+def costs_command(model, out, device, rows, lanes, tokens, as_json):
     """Write what K-steps cost on the accelerator of the bundle MODEL, or of others with its sizes."""
-    request = PlanRequest(device=device, rows=rows, lanes=lanes, tokens=tokens)
-    values = cost_table(load_bundle(model), request)
-    write_costs(values, out)
+    from hwgen import api
+
+    values = api.cost_table(model, out, device=device, rows=rows, lanes=lanes, tokens=tokens)
+    if as_json:
+        _print_json(values)
+        return
     click.echo(f"{out}: {values['cycles']:,} cycles for this bundle, {values['fixed_cycles']:,} of them "
                f"outside the passes of its linear layers; a K-step runs {values['token_groups']} times")
 
@@ -171,35 +163,27 @@ def costs_command(model, out, device, rows, lanes, tokens):
 @one_line_errors
 def synth_command(directory, family, placing, seeds, as_json):
     """Count the resources of the build in DIRECTORY with Yosys."""
-    verify_build(directory)
-    plan = load_plan(directory)
+    from hwgen import api
+    from hwgen.placement import placement_lines
+
     if placing:
         if family is not None:
             raise ToolError(f"--family {family} cannot be placed here; --place is for {lattice.DEVICE.part}")
-        verilog_files(directory)  # raises for a build without
-        _refuse_without_dsp48e2(plan, lattice.DEVICE.family)
         with progress_bar() as bar:
             task = bar.add_task("hwgen synth", total=None)
-            placement = place(directory, range(1, seeds + 1),
-                              lambda what: bar.update(task, description=f"{what}; takes minutes"))
-        record(directory, "placement", {"seeds": seeds}, asdict(placement))
-        refresh_report(directory)
+            placement = api.place(directory, seeds=seeds, progress=lambda what: bar.update(
+                task, description=f"{what}; takes minutes"))
         if as_json:
-            _print_json({"configuration_hash": plan.configuration_hash, **asdict(placement)})
+            _print_json({"configuration_hash": load_plan(directory).configuration_hash, **asdict(placement)})
         else:
             for line in placement_lines(placement):
                 click.echo(line)
         return
-    device = DEVICES.get(plan.device)
-    family = family or (device.family if device and device.family in FAMILIES else FAMILIES[0])
-    _refuse_without_dsp48e2(plan, family)
-    files = verilog_files(directory)
+    plan = load_plan(directory)
+    family = family or api.synthesis_family(plan)
     with progress_bar() as bar:
         bar.add_task(f"yosys, {family}; minutes for large arrays", total=None)
-        counts = asdict(synthesize(files, "accelerator", family,
-                                   use_uram=bool(device and device.family == family and device.urams)))
-    record(directory, "synthesis", {"family": family}, counts)
-    refresh_report(directory)
+        counts = asdict(api.synthesize(directory, family=family))
     macs = plan.spec.array.multipliers
     if as_json:
         _print_json({"family": family, "macs": macs, **counts,
@@ -216,6 +200,8 @@ def synth_command(directory, family, placing, seeds, as_json):
 @one_line_errors
 def report_command(directory, as_json):
     """Write report/index.html, summary.json and summary.md of BUILD, with everything that has run on it."""
+    from hwgen.results import refresh_report
+
     data = refresh_report(directory)
     if as_json:
         _print_json(data)
@@ -225,16 +211,17 @@ def report_command(directory, as_json):
         click.echo(f"  {one['what']}: {one['command']}")
 
 
-def _refuse_without_dsp48e2(plan, family):
-    if plan.spec.array.accumulation is Accumulation.PAIRED and family != "xcup":
-        raise PlanError(f"this build pairs lanes in DSP48E2, which family {family} does not have; "
-                        "synthesize it for xcup, or build it with --accumulation tree")
-
-
 @main.command("doctor")
-def doctor_command():
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor_command(as_json):
     """Say which tools are here and what each missing one disables."""
-    for finding in examine():
+    from hwgen.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json([asdict(finding) for finding in findings])
+        return
+    for finding in findings:
         click.echo(str(finding))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from compressor.bundle import load_bundle
 from hwgen import reports
 from hwgen.build_directory import (
+    EMITTERS,
     MANIFEST,
     MANIFEST_FORMAT,
     BuildError,
@@ -23,7 +24,7 @@ from hwgen.build_directory import (
     verify_build,
     verilog_files,
 )
-from hwgen.cost import cost_report
+from hwgen.cost import CostReport, cost_report
 from hwgen.driver import files as driver
 from hwgen.encoder_program import whole_program
 from hwgen.encoder_stream import encoder_packets
@@ -42,18 +43,23 @@ TOOLS = ("hwgen", "amaranth", "torch", "numpy", "peakrdl-cheader", "peakrdl-ipxa
 """Distributions whose versions can change a build's bytes."""
 
 
-EMITTERS = ("verilog", "hls")
-"""What a build can hold besides program, weights and reports: folder ``rtl`` with what FPGA flows need for
-it, and folder ``hls``."""
-
-
 @dataclass(frozen=True)
 class Build:
     """A build that was just written: its directory, plan and cost."""
 
     directory: Path
     plan: Plan
-    cost: object
+    cost: CostReport
+
+    def to_dict(self):
+        """Plain values, for JSON: sizes, exact cycles, modelled resources."""
+        plan, cost, array = self.plan, self.cost, self.plan.spec.array
+        return {"directory": str(self.directory), "configuration_hash": plan.configuration_hash,
+                "device": plan.device, "rows": array.units, "lanes": array.lanes,
+                "slots": array.assignment.slots, "pool": array.storage, "bus_bits": plan.spec.bus_bits,
+                "macs": array.multipliers, "tokens": plan.tokens, "predicted_cycles": cost.cycles,
+                "utilization": cost.utilization, "modelled_resources": plan.modelled,
+                "layers": [asdict(layer) for layer in cost.layers]}
 
 
 def build(model, out, request=None, progress=None, *, emit=("verilog",), hardware=None):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compressor.bundle import load_bundle
 from compressor.text_file import write_text
-from hwgen.packaging import MANIFEST, BuildError, load_plan, verify_build
+from hwgen.build_directory import MANIFEST, BuildError, load_plan, verify_build
 from hwgen.report.files import write_report
 
 RESULTS = "results"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hwgen.cost import program_cycles
 from hwgen.design_points import Evaluation, with_share
-from hwgen.explore import all_points
+from hwgen.design_search import all_points
 from hwgen.plan import PlanError
 
 SHARE_STEPS = 7
@@ -34,6 +34,42 @@ class Fit:
     fastest: Evaluation | None = None
     needed_share: float | None = None
     least_cycles: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """The smallest accelerator that meets a latency.
+
+    Parameters
+    ----------
+    model, device : str
+        The bundle's path, and the device's name.
+    tokens : int
+    clock_mhz : float
+    evaluation : Evaluation
+        Its point and what that costs: cycles are exact, resources modelled.
+    """
+
+    model: str
+    device: str
+    tokens: int
+    clock_mhz: float
+    evaluation: Evaluation
+
+    @property
+    def milliseconds(self):
+        """What a sequence takes at the clock frequency."""
+        return self.evaluation.cycles / self.clock_mhz / 1e3
+
+    @property
+    def command(self):
+        """The `hwgen build` command that builds it."""
+        return self.evaluation.point.command(self.model, "BUILD", self.device, self.tokens)
+
+    def to_dict(self):
+        """Plain values, for JSON."""
+        return {**self.evaluation.to_dict(), "milliseconds": self.milliseconds, "clock_mhz": self.clock_mhz,
+                "command": self.command}
 
 
 def smallest(evaluator, limit, progress=None):
@@ -74,6 +110,37 @@ def smallest(evaluator, limit, progress=None):
     if found is not None or fastest is None:
         return Fit(limit=limit, found=found, fastest=fastest)
     return _with_less(evaluator, limit, fastest)
+
+
+def refusal_line(fit, evaluator, latency_ms, clock):
+    """Why nothing meets a latency, and what sparsity would.
+
+    Parameters
+    ----------
+    fit : Fit
+        Without a point that was found.
+    evaluator : hwgen.design_points.Evaluator
+    latency_ms, clock : float
+        What was asked for, and the clock frequency in MHz.
+
+    Returns
+    -------
+    str
+        One line.
+    """
+    asked = f"no accelerator on {evaluator.device.name} meets {latency_ms:g} ms at {clock:g} MHz"
+    if fit.fastest is None:
+        return f"{asked}: none fits the device at {evaluator.tokens} tokens; use fewer --tokens"
+    one, bundle = fit.fastest, evaluator.bundle
+    line = (f"{asked}, {fit.limit:,} cycles: the fastest that fits, R = {one.point.rows} and "
+            f"T = {one.point.lanes}, takes {one.cycles:,} ({one.cycles / clock / 1e3:.3f} ms)")
+    if fit.needed_share is None:
+        return (f"{line}; no sparsity of the linear layers would: without their weights it still takes "
+                f"{fit.least_cycles:,}; use fewer --tokens or a larger device")
+    kept = bundle.kept_weights / bundle.weights
+    return (f"{line}; with {100 * fit.needed_share * kept:.0f} % of the weights kept instead of "
+            f"{100 * kept:.0f} % it would (by the cost model); prune more, use fewer --tokens or a larger "
+            "device")
 
 
 def _size(one):

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import click
 
-from hwgen.packaging import BuildError, verify_build
+from hwgen.build_directory import BuildError, load_plan, verify_build
 from hwgen.plan import PlanError
-from hwgen.results import timeline_path
-from sim.command import finish, keep, one_line_errors, progress_bars
+from sim.command import finish, one_line_errors, progress_bars
 from sim.harness import MemoryTiming
-from sim.recording import WAVE_CYCLES, Recording
+from sim.recording import WAVE_CYCLES
 from sim.results import breakdown_text
 
 
@@ -67,42 +66,23 @@ def sim(build, bench, layers, every_layer, data, limit, tokens, stalls, read_lat
 
     Exit code 1 if a word differs, or if the cycles are not those that were predicted.
     """
-    from sim.encoder_run import EncoderRequest, simulate_encoder
-    from sim.hls_run import HlsResult, hls_text, simulate_hls_encoder, simulate_hls_layers
-    from sim.open_build import open_build
-    from sim.runner import SimulationRequest, simulate
+    from sim import api
+    from sim.hls_run import HlsResult, hls_text
 
-    timing = MemoryTiming(read_latency=read_latency, write_latency=write_latency, stalls=stalls)
-    files = {"wave": trace / "wave.fst", "trace": trace / "trace.json"} if trace else {}
-    common = {"data": data, "limit": limit, "tokens": tokens, "seed": seed, "timing": timing}
+    common = {"layers": layers, "every_layer": every_layer, "data": data, "limit": limit, "tokens": tokens,
+              "seed": seed}
     with one_line_errors(as_json):
-        opened = open_build(build)
+        load_plan(build)  # raises for what is no build
         _warn_of_changes(build)
-        whole = opened.plan.attention and layers == "all"
-        if every_layer and not whole:
-            raise PlanError("--every-layer is for whole encoders; this run has linear layers alone")
         if bench == "hls" and (stalls or trace or timeline):
             raise PlanError("--stalls, --trace and --timeline are for Verilog; C simulation has no cycles")
-        if whole and bench == "harness" and timeline is None:
-            timeline = timeline_path(opened.directory)
-        common["recording"] = Recording(**files, timeline=timeline, cycles=trace_cycles)
         with progress_bars(limit) as progress:
-            if bench == "hls" and whole:
-                result = simulate_hls_encoder(opened, EncoderRequest(every_layer=every_layer, **common),
-                                              progress=progress)
-            elif bench == "hls":
-                result = simulate_hls_layers(opened, SimulationRequest(layers=layers, **common),
-                                             progress=progress)
-            elif whole:
-                request = EncoderRequest(bench=bench, every_layer=every_layer, **common)
-                result = simulate_encoder(opened, request, progress=progress)
+            if bench == "hls":
+                result = api.simulate_hls(build, **common, progress=progress)
             else:
-                result = simulate(opened, SimulationRequest(bench=bench, layers=layers, **common),
-                                  progress=progress)
-    kind = "hls" if bench == "hls" else "encoder" if whole else "layers"
-    keep(opened, kind, {"bench": bench, "layers": layers, "every_layer": every_layer, "data": str(data),
-                        "limit": limit, "tokens": tokens, "stalls": stalls, "read_latency": read_latency,
-                        "write_latency": write_latency, "seed": seed}, result, timeline)
+                result = api.simulate(build, bench=bench, stalls=stalls, read_latency=read_latency,
+                                      write_latency=write_latency, trace=trace, timeline=timeline,
+                                      trace_cycles=trace_cycles, **common, progress=progress)
     finish(result, hls_text if isinstance(result, HlsResult) else result_text, as_json)
 
 

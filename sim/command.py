@@ -8,11 +8,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from compressor.bundle import BundleError
+from compressor.bundle_checks import BundleError
 from compressor.task_files import TaskError
-from hwgen.packaging import BuildError
+from hwgen.build_directory import BuildError
 from hwgen.plan import PlanError
-from hwgen.results import record, record_timeline, refresh_report
 from hwgen.toolchain import ToolError
 from sim.harness import SimulationError
 
@@ -29,24 +28,6 @@ def one_line_errors(as_json):
         if as_json:
             click.echo(json.dumps({"passed": False, "error": str(error)}))
         raise click.ClickException(str(error)) from error
-
-
-def keep(build, kind, request, result, timeline=None):
-    """Write a result down in its build, and the build's report anew.
-
-    Parameters
-    ----------
-    build : sim.open_build.OpenBuild
-    kind, request
-        As in :func:`hwgen.results.record`.
-    result : sim.results.Result
-    timeline : Path, optional
-        Picture of the units over time that was drawn of it.
-    """
-    record(build.directory, kind, request, result.to_dict())
-    if timeline is not None:
-        record_timeline(build.directory, timeline)
-    refresh_report(build.directory, build.bundle)
 
 
 def finish(result, text, as_json):
@@ -68,7 +49,7 @@ def finish(result, text, as_json):
 
 @contextmanager
 def progress_bars(runs=None):
-    """Callback of :func:`sim.runner.simulate` that draws bars on standard error."""
+    """Callback of :func:`sim.runner.simulate_layers` that draws bars on standard error."""
     amount = "{task.completed:,.0f} cycles" if runs else "{task.completed} rows"
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(amount),
                TimeElapsedColumn(), TimeRemainingColumn())

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from compressor.golden_model import GoldenModel
+from hwgen.build_directory import BuildError
 from hwgen.cost import encoder_macs
 from hwgen.encoder_memory import input_memory, output_states, strides
 from hwgen.encoder_program import encoder_program
 from hwgen.encoder_stream import encoder_packets, stream_beats, stream_items
 from hwgen.memory_image import write_packets
-from hwgen.packaging import BuildError
 from rtl_templates.register_map import LENGTHS
 from rtl_templates.timing import predict
 from sim.activity import cycle_breakdown

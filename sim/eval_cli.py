@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sim.command import finish, keep, one_line_errors, progress_bars
+from sim.command import finish, one_line_errors, progress_bars
 from sim.results import breakdown_text
 
 
@@ -21,13 +21,10 @@ def evaluate_command(build, data, limit, sequences, as_json):
 
     Exit code 1 if the Verilog differs from the golden model in a word.
     """
-    from sim.evaluation import evaluate
-    from sim.open_build import open_build
+    from sim import api
 
     with one_line_errors(as_json), progress_bars() as progress:
-        opened = open_build(build)
-        result = evaluate(opened, data, limit=limit, sequences=sequences, progress=progress)
-    keep(opened, "evaluation", {"data": str(data), "limit": limit}, result)
+        result = api.evaluate(build, data, limit=limit, sequences=sequences, progress=progress)
     finish(result, evaluation_text, as_json)
 
 

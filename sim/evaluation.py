@@ -69,7 +69,7 @@ class EvaluationResult(Result):
         return lines
 
 
-def evaluate(build, data, *, limit=64, sequences=8, progress=None):
+def evaluate_build(build, data, *, limit=64, sequences=8, progress=None):
     """Evaluate a build on labelled rows of its task.
 
     Parameters

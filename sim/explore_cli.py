@@ -8,23 +8,14 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from compressor.bundle import load_bundle
-from compressor.text_file import write_text
-from hwgen.design_points import Evaluator
 from hwgen.devices import DEVICES
-from hwgen.packaging import build
-from hwgen.plan import PlanError
-from hwgen.planner import PlanRequest
-from hwgen.report.explore_page import explore_data, explore_page
-from hwgen.report.files import render
-from rtl_templates.array_spec import Accumulation, PoolStorage
-from sim.command import keep, one_line_errors
+from sim.command import one_line_errors
 
 MODEL = click.option("--model", required=True, type=click.Path(path_type=Path), help="The bundle, pruned.pt.")
 DEVICE = click.option("--device", required=True, help=f"One of {', '.join(DEVICES)}.")
 TOKENS = click.option("--tokens", type=click.IntRange(min=1), help="Sequence length.  [default: the model's]")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-CONFIRM = click.option("--confirm", is_flag=True, help="Build the best point and simulate it.")
+CONFIRM = click.option("--confirm", "confirming", is_flag=True, help="Build the best point and simulate it.")
 
 
 @click.command("explore")
@@ -42,37 +33,30 @@ CONFIRM = click.option("--confirm", is_flag=True, help="Build the best point and
               help="Processes on this machine.")
 @CONFIRM
 @JSON
-def explore_command(model, device, tokens, points, out, storage, study, workers, confirm, as_json):
+def explore_command(model, device, tokens, points, out, storage, study, workers, confirming, as_json):
     """Search the sizes of an accelerator: cycles against resources and memory traffic.
 
     Interrupted, it goes on where it stopped; a search with the same --storage and --study joins in.
     """
-    from hwgen.explore import ExploreRequest, explore
+    from hwgen import api
+    from hwgen.report.explore_page import explore_data
+    from sim.api import confirm
 
     with one_line_errors(as_json):
-        evaluator = Evaluator(load_bundle(model), device, tokens)
-        out.mkdir(parents=True, exist_ok=True)
-        request = ExploreRequest(
-            model=str(model), device=device, tokens=evaluator.tokens, points=points,
-            storage=storage or f"sqlite:///{(out / 'explore.db').resolve()}",
-            study=study or f"{device}-{evaluator.tokens}")
         with _bar("points", points) as show:
-            found = explore(evaluator, request, workers=workers, progress=show)
-        data = explore_data(found, evaluator, model)
-        if not found.front:
-            raise PlanError(f"none of {len(found.evaluations)} points fits {device}; use fewer --tokens or a "
-                            "larger device")
-        write_text(out / "explore.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
-        write_text(out / "explore.html", render("explore.html", explore_page(found, data)))
-        if confirm:
-            data["confirmed"] = _confirm(model, found.thriftiest.point, evaluator, out / "confirmed")
+            found = api.explore(model, device, tokens=tokens, points=points, out=out, storage=storage,
+                                study=study, workers=workers, progress=show)
+        data = explore_data(found)
+        if confirming:
+            data["confirmed"] = confirm(model, found.thriftiest, out / "confirmed", device=device,
+                                        tokens=found.tokens)
     if as_json:
         click.echo(json.dumps(data))
         return
     for line in explore_lines(data):
         click.echo(line)
-    if evaluator.seconds:
-        click.echo(f"{evaluator.points_per_second:,.0f} points evaluated in a second of processor time")
+    if found.points_per_second:
+        click.echo(f"{found.points_per_second:,.0f} points evaluated in a second of processor time")
     click.echo(f"{out / 'explore.html'}")
 
 
@@ -88,30 +72,25 @@ def explore_command(model, device, tokens, points, out, storage, study, workers,
               show_default=True, help="Directory of the build, with --confirm.")
 @CONFIRM
 @JSON
-def fit_command(model, device, tokens, latency_ms, clock_mhz, out, confirm, as_json):
+def fit_command(model, device, tokens, latency_ms, clock_mhz, out, confirming, as_json):
     """Find the smallest accelerator that meets a latency; exit code 1, with the reason, if none does."""
-    from hwgen.smallest import smallest
+    from hwgen import api
+    from sim.api import confirm
 
     with one_line_errors(as_json):
-        evaluator = Evaluator(load_bundle(model), device, tokens)
-        clock = clock_mhz or evaluator.device.assumed_clock_mhz
         with _bar("points", None) as show:
-            fit = smallest(evaluator, int(latency_ms * clock * 1e3), show)
-        if fit.found is None:
-            raise PlanError(_reason(fit, evaluator, latency_ms, clock))
-        one = fit.found
-        data = {**one.to_dict(), "milliseconds": one.cycles / clock / 1e3, "clock_mhz": clock,
-                "command": one.point.command(model, "BUILD", device, evaluator.tokens)}
-        if confirm:
-            data["confirmed"] = _confirm(model, one.point, evaluator, out)
+            found = api.fit(model, device, latency_ms, tokens=tokens, clock_mhz=clock_mhz, progress=show)
+        one, data = found.evaluation, found.to_dict()
+        if confirming:
+            data["confirmed"] = confirm(model, one, out, device=device, tokens=found.tokens)
     if as_json:
         click.echo(json.dumps(data))
         return
-    click.echo(f"{_point(data)}: {data['milliseconds']:.3f} ms at {clock:g} MHz "
+    click.echo(f"{_point(data)}: {data['milliseconds']:.3f} ms at {found.clock_mhz:g} MHz "
                f"({'given' if clock_mhz else 'assumed'}), {one.cycles:,} cycles (exact), {one.luts:,} LUT, "
                f"{one.dsps:,} DSP, {one.rams:,} RAM (modelled)")
     click.echo(data["command"])
-    if confirm:
+    if confirming:
         click.echo(_confirmed(data["confirmed"]))
 
 
@@ -141,43 +120,6 @@ def explore_lines(data):
         yield f"  {one['command']}"
     if "confirmed" in data:
         yield _confirmed(data["confirmed"])
-
-
-def _reason(fit, evaluator, latency_ms, clock):
-    """Why nothing meets a latency, and what sparsity would."""
-    asked = f"no accelerator on {evaluator.device.name} meets {latency_ms:g} ms at {clock:g} MHz"
-    if fit.fastest is None:
-        return f"{asked}: none fits the device at {evaluator.tokens} tokens; use fewer --tokens"
-    one, bundle = fit.fastest, evaluator.bundle
-    line = (f"{asked}, {fit.limit:,} cycles: the fastest that fits, R = {one.point.rows} and "
-            f"T = {one.point.lanes}, takes {one.cycles:,} ({one.cycles / clock / 1e3:.3f} ms)")
-    if fit.needed_share is None:
-        return (f"{line}; no sparsity of the linear layers would: without their weights it still takes "
-                f"{fit.least_cycles:,}; use fewer --tokens or a larger device")
-    kept = bundle.kept_weights / bundle.weights
-    return (f"{line}; with {100 * fit.needed_share * kept:.0f} % of the weights kept instead of "
-            f"{100 * kept:.0f} % it would (by the cost model); prune more, use fewer --tokens or a larger "
-            "device")
-
-
-def _confirm(model, point, evaluator, out):
-    """Build a point, simulate one random sequence, and say what came out."""
-    from sim.encoder_run import EncoderRequest, simulate_encoder
-    from sim.open_build import open_build
-    from sim.runner import SimulationRequest, simulate
-
-    built = build(model, out, PlanRequest(
-        device=evaluator.device.name, tokens=evaluator.tokens, rows=point.rows, lanes=point.lanes,
-        bus_bits=point.bus_bits, storage=PoolStorage(point.pool),
-        accumulation=Accumulation(point.accumulation)))
-    opened, whole = open_build(out), bool(built.plan.attention)
-    result = simulate_encoder(opened, EncoderRequest()) if whole else simulate(opened, SimulationRequest())
-    keep(opened, "encoder" if whole else "layers",
-         {"bench": "harness", "data": "random", "seed": 0, "stalls": 0}, result)
-    if not result.passed:
-        raise PlanError(f"{out}: the simulation does not confirm the plan; run hwgen sim {out}")
-    return {"directory": str(out), "words": result.words, "mismatches": result.mismatches,
-            "cycles": result.cycles, "evaluated_cycles": evaluator(point).cycles}
 
 
 def _confirmed(data):

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from hwgen.packaging import BuildError
+from hwgen.build_directory import BuildError
 from hwgen.toolchain import find_tool, run_tool, verilator_make_flags
 from rtl_templates.activity import STATES, bit
 from rtl_templates.register_map import (

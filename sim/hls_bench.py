@@ -7,8 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwgen.build_directory import BuildError
 from hwgen.hls.files import AP_TYPES_FLAGS, BENCHES, COMPILER_FLAGS, DIRECTORY
-from hwgen.packaging import BuildError
 from hwgen.toolchain import find_tool, run_tool
 from sim.harness import SimulationError
 from sim.runner import SIM_DIRECTORY

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from compressor.bundle import Bundle, load_bundle
+from hwgen.build_directory import BuildError, load_plan, verilog_files
 from hwgen.encoder_program import whole_program
 from hwgen.memory_image import write_image
-from hwgen.packaging import BuildError, load_plan, verilog_files
 from hwgen.plan import Plan, PlanError
 
 

@@ -72,7 +72,7 @@ class SimulationRequest:
     recording: Recording = field(default_factory=Recording)
 
 
-def simulate(build, request, *, program=None, progress=None):
+def simulate_layers(build, request, *, program=None, progress=None):
     """Simulate the linear layers of a build.
 
     Parameters

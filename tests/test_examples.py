@@ -42,9 +42,9 @@ def test_from_training_to_predictions(folder):
     assert "2 sentences in" in run("drive.py", folder, "--build", "build", "about food : soup very tasty",
                                    "about price : bill quite steep")
     explored = run("explore_and_plot.py", folder, "--model", "out/pruned.pt", "--points", 40,
-                   "--out", "front.svg")
+                   "--out", "exploration")
     assert "hwgen build" in explored
-    assert (folder / "front.svg").read_text().count("<circle") > 1
+    assert (folder / "exploration" / "front.svg").read_text().count("<circle") > 1
 
 
 @pytest.mark.nightly

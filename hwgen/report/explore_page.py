@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hwgen.devices import DEVICES
 from hwgen.report.charts import scatter
 from hwgen.report.origin import Origin
 from hwgen.report.parts import Figure, Plot, Segment, Table
@@ -20,20 +21,18 @@ class ExplorePage:
     commands: tuple[tuple[str, str], ...]
 
 
-def explore_data(found, evaluator, model):
+def explore_data(found):
     """Plain values of an exploration: the front with its commands, the default, and the best two points.
 
     Parameters
     ----------
-    found : hwgen.explore.Exploration
-    evaluator : hwgen.design_points.Evaluator
-    model : path
-        Of the bundle, for the commands.
+    found : hwgen.design_search.Exploration
     """
+    clock_mhz = DEVICES[found.device].assumed_clock_mhz
+
     def values(one):
-        command = one.point.command(model, "BUILD", evaluator.device.name, evaluator.tokens)
-        return {**one.to_dict(), "command": command,
-                "milliseconds": one.cycles / evaluator.device.assumed_clock_mhz / 1e3}
+        command = one.point.command(found.model, "BUILD", found.device, found.tokens)
+        return {**one.to_dict(), "command": command, "milliseconds": one.cycles / clock_mhz / 1e3}
 
     def against(one):
         if one is None or found.default is None:
@@ -42,8 +41,7 @@ def explore_data(found, evaluator, model):
                 "luts_x_cycles": one.luts * one.cycles / (found.default.luts * found.default.cycles)}
 
     return {"origin": {"cycles": Origin.MODELLED, "resources": Origin.MODELLED, "clock": Origin.ASSUMED},
-            "device": evaluator.device.name, "tokens": evaluator.tokens,
-            "assumed_clock_mhz": evaluator.device.assumed_clock_mhz,
+            "device": found.device, "tokens": found.tokens, "assumed_clock_mhz": clock_mhz,
             "points": len(found.evaluations), "points_that_fit": sum(one.fits for one in found.evaluations),
             "default": found.default and values(found.default),
             "fastest": found.fastest and values(found.fastest),

@@ -21,10 +21,10 @@ from compressor.architectures import ARCHITECTURES
 from compressor.bundle import BundleError, check_bundle, load_bundle, save_bundle
 from compressor.calibration import DEFAULT_METHODS, Methods, calibrate_linears
 from compressor.cli import main
-from compressor.export import export
 from compressor.golden_model import GoldenModel
 from compressor.golden_vectors import linear_vectors
 from compressor.model_dir import ModelDirError, describe, write_model_dir
+from compressor.model_export import export_model
 from compressor.pools import build_pool
 from compressor.quantized_model import to_quantized_model
 from compressor.recipes import Recipe
@@ -78,7 +78,7 @@ def made(tmp_path_factory):
     """Model directory, its model and tokenizer, the bundle's file, and the bundle read from it."""
     folder = tmp_path_factory.mktemp("export")
     model, tokenizer = make_model_dir(folder / "model", Pattern(build_pool("reed_muller")))
-    export(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS, validation=ROWS[:20],
+    export_model(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS, validation=ROWS[:20],
            methods=DEFAULT_METHODS)
     return folder / "model", model, tokenizer, folder / "pruned.pt", load_bundle(folder / "pruned.pt")
 
@@ -148,7 +148,8 @@ def test_other_architectures_become_bundles_and_models_again(architecture, tmp_p
     """Bundles name layers as BERT does; the golden model stays close to the float model."""
     torch.manual_seed(4)
     model, _ = make_model_dir(tmp_path / "model", Pattern(build_pool("reed_muller")), architecture)
-    bundle = export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS, validation=ROWS[:20])
+    bundle = export_model(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS,
+                          validation=ROWS[:20])
     assert bundle.model["architecture"] == architecture
     assert list(bundle.layers)[6] == "encoder.layer.1.attention.self.query"
     assert bundle.model["config"]["hidden_size"] == 64
@@ -171,7 +172,8 @@ def test_other_architectures_become_bundles_and_models_again(architecture, tmp_p
 
 def test_linear_layers_of_a_distilbert_alone(tmp_path):
     make_model_dir(tmp_path / "model", Dense(), "distilbert")
-    bundle = export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS, methods=DEFAULT_METHODS)
+    bundle = export_model(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS,
+                          methods=DEFAULT_METHODS)
     batches = encode(to_tokenizer(bundle), SENTENCES[:4], 24)
     assert [name for name, _, _ in linear_vectors(bundle, batches)] == list(bundle.layers)
 
@@ -186,7 +188,7 @@ def test_a_config_of_another_architecture_is_refused(made):
 def test_export_is_reproducible_and_knows_no_folder(made, tmp_path):
     folder, _, _, file, _ = made
     shutil.copytree(folder, tmp_path / "elsewhere")
-    export(tmp_path / "elsewhere", tmp_path / "again.pt", task=TASK, rows=ROWS, validation=ROWS[:20],
+    export_model(tmp_path / "elsewhere", tmp_path / "again.pt", task=TASK, rows=ROWS, validation=ROWS[:20],
            methods=DEFAULT_METHODS)
     assert (tmp_path / "again.pt").read_bytes() == file.read_bytes()
     assert str(folder.parent).encode() not in file.read_bytes()
@@ -194,7 +196,7 @@ def test_export_is_reproducible_and_knows_no_folder(made, tmp_path):
 
 def test_dense_model(tmp_path):
     make_model_dir(tmp_path / "model", Dense())
-    bundle = export(tmp_path / "model", tmp_path / "dense.pt", task=TASK, rows=ROWS[:8],
+    bundle = export_model(tmp_path / "model", tmp_path / "dense.pt", task=TASK, rows=ROWS[:8],
                     methods=Methods(inputs="mse", outputs="mse"))
     assert {layer.structure for layer in bundle.layers.values()} == {"dense"}
     assert bundle.kept_weights == bundle.weights
@@ -208,7 +210,7 @@ def test_layer_that_breaks_its_structure(made, tmp_path):
     weights["bert.encoder.layer.1.intermediate.dense.weight"][4:8, 8:12] = 1.0
     save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelDirError) as caught:
-        export(tmp_path / "model", tmp_path / "x.pt", task=TASK, rows=ROWS)
+        export_model(tmp_path / "model", tmp_path / "x.pt", task=TASK, rows=ROWS)
     assert str(caught.value) == (
         "encoder.layer.1.intermediate.dense: the block at rows 4-7, columns 8-11 fits none of the 32 "
         "patterns; each keeps 8 of 16 weights")
@@ -220,13 +222,13 @@ def test_directory_without_tokenizer(made, tmp_path):
     for path in (tmp_path / "model").glob("tokenizer*"):
         path.unlink()
     with pytest.raises(ModelDirError):
-        export(tmp_path / "model", tmp_path / "x.pt", task=TASK, rows=ROWS)
+        export_model(tmp_path / "model", tmp_path / "x.pt", task=TASK, rows=ROWS)
     assert not (tmp_path / "x.pt").exists()
 
 
 def test_task_with_other_labels(made, tmp_path):
     with pytest.raises(ModelDirError, match=r"the model has labels negative, positive, but task mnli has "):
-        export(made[0], tmp_path / "x.pt", task=TASKS["mnli"], rows=ROWS)
+        export_model(made[0], tmp_path / "x.pt", task=TASKS["mnli"], rows=ROWS)
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -10,10 +10,10 @@ from transformers import AutoModelForSequenceClassification
 
 from compressor.bundle import load_bundle
 from compressor.encoder_scales import EncoderScales
-from compressor.export import export
 from compressor.golden_model import GoldenModel
 from compressor.learned_topk import LearnedTopK, block_groups, head_and_row_groups, penalty_weight
 from compressor.model_dir import check_model, load_model_dir, read_compression
+from compressor.model_export import export_model
 from compressor.quantized_model import to_quantized_model, train_in_integers
 from compressor.recipe_stages import LearnedTopKStage
 from compressor.recipes import RecipeError
@@ -216,7 +216,7 @@ def test_both_steps_reload_and_export(data, tmp_path):
     with torch.no_grad():
         assert torch.equal(plain(**batch).logits, model.eval()(**batch).logits)
 
-    bundle = export(tmp_path / "second", tmp_path / "pruned.pt", task=data.task, rows=data.train)
+    bundle = export_model(tmp_path / "second", tmp_path / "pruned.pt", task=data.task, rows=data.train)
     loaded = load_bundle(tmp_path / "pruned.pt")
     heads = [layer.attention.heads for layer in loaded.encoder.layers]
     assert heads == [counts[0] for counts in after.units]
@@ -234,7 +234,7 @@ def test_training_in_integers_survives_the_removal(data, tmp_path):
     run_training(recipe, model_name="tiny", data=data, out=tmp_path / "out")
     model, tokenizer, info = load_model_dir(tmp_path / "out")
     assert info.units != ((4, 256),) * 2
-    bundle = export(tmp_path / "out", tmp_path / "pruned.pt", task=data.task, rows=data.train[:8])
+    bundle = export_model(tmp_path / "out", tmp_path / "pruned.pt", task=data.task, rows=data.train[:8])
     assert bundle.metrics["calibration"] == {"scales": "trained"}
     train_in_integers(model, EncoderScales.load(tmp_path / "out", model))
     batch = next(encode(tokenizer, [row["sentence"] for row in data.train[:16]], 24))

@@ -12,12 +12,12 @@ from compressor.bundle import BundleError, check_bundle, load_bundle, save_bundl
 from compressor.calibration import DEFAULT_METHODS
 from compressor.cli import main
 from compressor.encoder_quantization import folding_path
-from compressor.export import export
 from compressor.fake_quantization import QuantizedLinear
 from compressor.golden_model import GoldenModel
 from compressor.golden_vectors import linear_vectors
 from compressor.intops.map_pruning import IntegerMapPruning
 from compressor.model_dir import ModelDirError
+from compressor.model_export import export_model
 from compressor.pools import build_pool
 from compressor.quantized_model import to_quantized_model
 from compressor.reload import encode, encoder_of, to_model, to_tokenizer
@@ -31,7 +31,7 @@ def exported(tmp_path_factory):
     """A model and the bundle that export wrote of it, read again."""
     folder = tmp_path_factory.mktemp("operators")
     model, _ = make_model_dir(folder / "model", Pattern(build_pool("reed_muller")))
-    bundle = export(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS, validation=ROWS[:20])
+    bundle = export_model(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS, validation=ROWS[:20])
     return model, bundle, load_bundle(folder / "pruned.pt")
 
 
@@ -143,7 +143,7 @@ def pruned_maps(request, tmp_path_factory):
     """A model trained without pruned maps, and its bundle with them."""
     folder = tmp_path_factory.mktemp("maps")
     make_model_dir(folder / "model", Pattern(build_pool("reed_muller")), request.param)
-    export(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS, attention_maps=True)
+    export_model(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS, attention_maps=True)
     return folder, load_bundle(folder / "pruned.pt")
 
 
@@ -169,7 +169,7 @@ def test_export_takes_the_maps_of_the_training(pruned_maps, tmp_path):
     make_model_dir(tmp_path / "model", Pattern(build_pool("reed_muller")), map_pruning=pruning)
     found = {}
     for name, choice in {"trained": None, "on": True, "off": False}.items():
-        exported = export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8],
+        exported = export_model(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8],
                           attention_maps=choice)
         found[name] = exported.encoder.layers[1].attention.pruning
     assert found["off"] is None
@@ -177,21 +177,24 @@ def test_export_takes_the_maps_of_the_training(pruned_maps, tmp_path):
         np.testing.assert_array_equal(found[name].patterns, pruning.patterns)
         assert found[name].power == 2
     with pytest.raises(ModelDirError, match="--no-attention-maps, or leave out --linear-only"):
-        export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8], methods=DEFAULT_METHODS)
-    export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8], methods=DEFAULT_METHODS,
-           attention_maps=False)
+        export_model(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8],
+                     methods=DEFAULT_METHODS)
+    export_model(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8],
+                 methods=DEFAULT_METHODS, attention_maps=False)
 
 
 def test_a_dense_model_carries_the_pool_of_its_maps(tmp_path):
     make_model_dir(tmp_path / "model", Dense())
-    bundle = export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8], attention_maps=True)
+    bundle = export_model(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8],
+                          attention_maps=True)
     np.testing.assert_array_equal(bundle.pool.patterns, bundle.encoder.layers[0].attention.pruning.patterns)
 
 
 def test_weights_whose_pool_cannot_serve_maps(tmp_path):
     make_model_dir(tmp_path / "model", Pattern(build_pool("frequency", size=8, balance="none")))
     with pytest.raises(ModelDirError, match="attention maps use patterns of the weights' pool, which must"):
-        export(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8], attention_maps=True)
+        export_model(tmp_path / "model", tmp_path / "pruned.pt", task=TASK, rows=ROWS[:8],
+                     attention_maps=True)
 
 
 @pytest.mark.parametrize(("change", "message"), [

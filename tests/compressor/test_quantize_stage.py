@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from compressor.encoder_scales import SCALES_FILE, EncoderScales
-from compressor.export import export
 from compressor.golden_model import GoldenModel
 from compressor.model_dir import ModelDirError, describe, read_compression, write_model_dir
+from compressor.model_export import export_model
 from compressor.quantized_model import to_quantized_model, train_in_integers
 from compressor.recipes import Recipe, RecipeError
 from compressor.reload import encode, encoder_of
@@ -87,7 +87,7 @@ def test_the_export_has_the_integers_that_training_saw(structure, architecture, 
     accuracy = trainer.final_metrics()["eval_accuracy"]
     finish(trainer, data, tmp_path / "model")
 
-    bundle = export(tmp_path / "model", tmp_path / "pruned.pt", task=data.task, rows=data.train[30:40])
+    bundle = export_model(tmp_path / "model", tmp_path / "pruned.pt", task=data.task, rows=data.train[30:40])
     assert bundle.metrics["calibration"] == {"scales": "trained"}
     assert {layer.structure for layer in bundle.layers.values()} == {(structure or {"kind": "dense"})["kind"]}
     golden = GoldenModel.of(bundle)
@@ -105,7 +105,7 @@ def test_the_export_has_the_integers_that_training_saw(structure, architecture, 
     assert not np.allclose(plain, seen, atol=1e-5)
     # Other rows to calibrate on would give other scales: the trained ones are really used.
     (tmp_path / "model" / SCALES_FILE).unlink()
-    other = export(tmp_path / "model", tmp_path / "other.pt", task=data.task, rows=data.train[30:40])
+    other = export_model(tmp_path / "model", tmp_path / "other.pt", task=data.task, rows=data.train[30:40])
     assert any(layer.output_scale != bundle.layers[name].output_scale for name, layer in other.layers.items())
 
 
@@ -141,8 +141,8 @@ def test_a_model_with_pruned_maps_keeps_them(data, tmp_path):
                  out=tmp_path / "out")
     before, after = (read_compression(tmp_path / name).map_pruning for name in ("maps", "out"))
     assert (before.patterns == after.patterns).all()
-    kept, whole = (export(tmp_path / "out", tmp_path / "pruned.pt", task=data.task, rows=data.train[:16],
-                          attention_maps=maps) for maps in (None, False))
+    kept, whole = (export_model(tmp_path / "out", tmp_path / "pruned.pt", task=data.task,
+                                rows=data.train[:16], attention_maps=maps) for maps in (None, False))
     assert kept.metrics["calibration"] == {"scales": "trained"}
     assert whole.metrics["calibration"] == {"rows": 16}
     assert [bundle.encoder.layers[0].attention.pruning is None for bundle in (kept, whole)] == [False, True]
@@ -156,7 +156,7 @@ def test_scales_that_do_not_fit_are_named(data, tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(ModelDirError, match=r"activation_scales.json: scales of 1 layers; the model has 2; "
                                             r"delete it to calibrate again"):
-        export(tmp_path / "out", tmp_path / "x.pt", task=TASKS["synthetic"], rows=data.train[:4])
+        export_model(tmp_path / "out", tmp_path / "x.pt", task=TASKS["synthetic"], rows=data.train[:4])
 
 
 def test_stopping_in_the_stage_keeps_the_float_model(data, tmp_path):

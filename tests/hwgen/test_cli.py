@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from compressor.bundle import load_bundle, save_bundle
 from compressor.pools import build_pool
-from hwgen import cli, doctor, packaging, placement
+from hwgen import cli, doctor, packaging, placement, synthesis
 from hwgen.placement import Placement
 from hwgen.synthesis import Resources
 from hwgen.toolchain import ToolError
@@ -135,7 +135,7 @@ def test_synth_prints_totals_and_counts_per_mac(hwgen, models, tmp_path, monkeyp
     def synthesize(files, top, family, *, use_uram):
         seen.append(([file.name for file in files], top, family, use_uram))
         return Resources(lut_cells=640, lut_memory=0, lut_sites=1280, ff=64, dsp=64, bram36=1.5, carry=3)
-    monkeypatch.setattr(cli, "synthesize", synthesize)
+    monkeypatch.setattr(synthesis, "synthesize", synthesize)
     hwgen("build", "--model", models / "balanced.pt", "--out", tmp_path / "out", "--rows", 2, "--lanes", 4)
     code, out, _ = hwgen("synth", tmp_path / "out", "--family", "xc7")
     assert code == 0
@@ -165,7 +165,7 @@ def test_synth_places(hwgen, models, tmp_path, monkeypatch):
         return Placement(part="LFE5U-85F", fmax_mhz={1: 99.5, 2: 110.25}, median_mhz=99.5,
                          used={"LUT4": 1200}, available={"LUT4": 5000},
                          critical_path=[{"type": "clk-to-q", "delay": 1.25, "cell": "a.b"}])
-    monkeypatch.setattr(cli, "place", place)
+    monkeypatch.setattr(placement, "place", place)
     hwgen("build", "--model", models / "balanced.pt", "--out", tmp_path / "out", "--rows", 2, "--lanes", 4)
     code, out, _ = hwgen("synth", tmp_path / "out", "--place", "--seeds", 2)
     assert code == 0

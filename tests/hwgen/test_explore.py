@@ -4,17 +4,18 @@ import itertools
 import json
 import operator
 import random
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from compressor.bundle import save_bundle
-from hwgen import explore as exploring
+from hwgen import design_search
 from hwgen.cli import main
 from hwgen.cost import cost_report
 from hwgen.design_points import DesignPoint, Evaluator, dominates, pareto_front, with_share
+from hwgen.design_search import ExploreRequest, all_points, known_points, search_designs
 from hwgen.encoder_program import whole_program
-from hwgen.explore import ExploreRequest, all_points, explore, known_points
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest, make_plan
 from hwgen.report.explore_page import explore_data, explore_page
@@ -108,7 +109,7 @@ def test_the_front_is_what_nothing_dominates(space):
 
 def test_a_search_of_the_whole_space_finds_its_front(evaluator, space, request_for):
     progress = []
-    found = explore(evaluator, request_for(10 * len(space)), progress=progress.append)
+    found = search_designs(evaluator, request_for(10 * len(space)), progress=progress.append)
     assert {one.point for one in found.evaluations} == set(space)
     assert [one.point for one in found.front] == [one.point for one in pareto_front(space.values())]
     assert progress == sorted(progress)
@@ -118,48 +119,48 @@ def test_a_search_of_the_whole_space_finds_its_front(evaluator, space, request_f
 
 
 def test_a_short_search_holds_the_planners_default(evaluator, request_for):
-    found = explore(evaluator, request_for(90))
+    found = search_designs(evaluator, request_for(90))
     assert 90 <= len(found.evaluations) <= 90
     assert not any(dominates(found.default, one) for one in found.front
                    if one.cycles == found.fastest.cycles)
 
 
 def test_what_is_interrupted_goes_on(evaluator, request_for, monkeypatch):
-    seen, real = itertools.count(), exploring.Evaluator.__call__
+    seen, real = itertools.count(), design_search.Evaluator.__call__
 
     def interrupted(self, point):
         if next(seen) == 60:
             raise KeyboardInterrupt
         return real(self, point)
-    monkeypatch.setattr(exploring.Evaluator, "__call__", interrupted)
+    monkeypatch.setattr(design_search.Evaluator, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        explore(evaluator, request_for(150))
+        search_designs(evaluator, request_for(150))
     monkeypatch.undo()
-    before = known_points(exploring._open_study(request_for(150), evaluator))
+    before = known_points(design_search._open_study(request_for(150), evaluator))
     assert 20 <= len(before) <= 60
-    found = explore(evaluator, request_for(150))
+    found = search_designs(evaluator, request_for(150))
     assert set(before) <= {one.point for one in found.evaluations}
     assert len(found.evaluations) == 150
 
 
 def test_another_bundle_does_not_join(evaluator, request_for):
-    explore(evaluator, request_for(20))
+    search_designs(evaluator, request_for(20))
     other = Evaluator(random_bundle(hidden=16, heads=2, ffn=32, layers=1), "kv260")
     with pytest.raises(PlanError, match=r"study 'test' in sqlite.* is of .*choose another"):
-        explore(other, request_for(20))
+        search_designs(other, request_for(20))
     with pytest.raises(PlanError, match="--storage nonsense://x"):
-        explore(evaluator, request_for(20, storage="nonsense://x"))
+        search_designs(evaluator, request_for(20, storage="nonsense://x"))
 
 
 @pytest.mark.nightly
 def test_workers_share_a_study(evaluator, request_for):
-    found = explore(evaluator, request_for(400), workers=2)
+    found = search_designs(evaluator, request_for(400), workers=2)
     assert len(found.evaluations) >= 400
 
 
 def test_the_page_of_an_exploration(evaluator, request_for, tmp_path):
-    found = explore(evaluator, request_for(120))
-    data = explore_data(found, evaluator, "a model.pt")
+    found = replace(search_designs(evaluator, request_for(120)), model="a model.pt")
+    data = explore_data(found)
     assert json.loads(json.dumps(data))["points"] == 120
     assert "--model 'a model.pt'" in data["fastest"]["command"]
     page = render("explore.html", explore_page(found, data))

@@ -7,7 +7,7 @@ from hwgen.program import linear_program
 from hwgen.toolchain import ToolError, find_tool
 from sim.cocotb_bench import run_cocotb
 from sim.open_build import stream_file
-from sim.runner import SimulationRequest, bench_case, simulate
+from sim.runner import SimulationRequest, bench_case, simulate_layers
 from sim.vectors import pack_inputs, random_vectors
 
 TESTS = ("program_is_bit_exact", "second_run_needs_no_reset", "registers_keep_what_is_written",
@@ -60,7 +60,7 @@ def test_a_wrong_expectation_fails(small_build, case):
 
 
 def test_command_compares_in_both_benches(small_build):
-    result = simulate(small_build, SimulationRequest(bench="cocotb", tokens=5, layers="*query"))
+    result = simulate_layers(small_build, SimulationRequest(bench="cocotb", tokens=5, layers="*query"))
     assert result.problems() == []
     assert result.words == 2 * int(np.ceil(5 / small_build.lanes)) * 24 // 4
     assert result.stalled_cycles > 0

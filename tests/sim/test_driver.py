@@ -8,6 +8,7 @@ import pytest
 
 from compressor.bundle import load_bundle
 from compressor.reload import encode, to_tokenizer
+from hwgen.build_directory import BuildError
 from hwgen.driver import (
     Accelerator,
     DeviceError,
@@ -17,7 +18,6 @@ from hwgen.driver import (
     WrongBitstreamError,
 )
 from hwgen.driver.run_image import RunImage
-from hwgen.packaging import BuildError
 from hwgen.plan import PlanError
 from rtl_templates.register_map import Status, address_of
 from sim.harness import MemoryTiming, SimulationError

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from compressor import synthetic_task
-from compressor.export import export
+from compressor.model_export import export_model
 from compressor.pools import build_pool
 from compressor.structures import Pattern
 from hwgen.cli import main
@@ -16,7 +16,7 @@ from hwgen.packaging import build
 from hwgen.planner import PlanRequest
 from rtl_templates.array_spec import PoolStorage
 from sim.encoder_run import EncoderBench, EncoderRequest, simulate_encoder
-from sim.evaluation import evaluate
+from sim.evaluation import evaluate_build
 from sim.harness import MemoryTiming
 from sim.open_build import open_build
 from tests.compressor.test_export import ROWS, TASK, make_model_dir
@@ -33,7 +33,7 @@ def built(tmp_path_factory):
 def build_classifier(folder, architecture):
     """Weights, pool and program are loaded at run time, so that models of one shape share their Verilog."""
     make_model_dir(folder / "model", Pattern(build_pool("reed_muller")), architecture)
-    export(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS[:16])
+    export_model(folder / "model", folder / "pruned.pt", task=TASK, rows=ROWS[:16])
     build(folder / "pruned.pt", folder / "build",
           PlanRequest(rows=2, lanes=8, tokens=16, storage=PoolStorage.RAM))
     return open_build(folder / "build")
@@ -97,7 +97,7 @@ def test_wrong_weights_are_found(built, tmp_path):
     raw = np.fromfile(weights, np.uint8)
     raw[-200] ^= 0x55  # a weight of the last tile
     raw.tofile(weights)
-    result = evaluate(open_build(tmp_path / "build"), "synthetic", limit=1)
+    result = evaluate_build(open_build(tmp_path / "build"), "synthetic", limit=1)
     assert result.word_mismatches > 0
     assert not result.passed
 

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from compressor.pools import build_pool
+from hwgen.build_directory import BuildError
 from hwgen.cli import main
-from hwgen.packaging import BuildError
 from hwgen.toolchain import find_tool
 from rtl_templates.array_spec import PoolStorage
 from sim.hls_run import simulate_hls_layers

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compressor.export import export
+from compressor.model_export import export_model
 from compressor.recipes import Recipe
 from compressor.tasks import load_task
 from compressor.training_run import run_training
@@ -35,7 +35,7 @@ def test_train_export_build_and_simulate(section, stages, stored, tmp_path):
         "training": {"learning_rate": 1e-3, "batch": 16, "max_tokens": 16},
         "stages": stages})
     run_training(recipe, model_name="tiny", data=data, out=tmp_path / "model")
-    bundle = export(tmp_path / "model", tmp_path / "pruned.pt", task=data.task, rows=data.train[:16])
+    bundle = export_model(tmp_path / "model", tmp_path / "pruned.pt", task=data.task, rows=data.train[:16])
     assert {layer.structure for layer in bundle.layers.values()} == {stored}
     cost = build(tmp_path / "pruned.pt", tmp_path / "build", PlanRequest(rows=1, lanes=4)).cost
     whole = sum(rows * inner for rows, inner in (4 * [(64, 64)] + [(256, 64), (64, 256)])) * 2
@@ -54,7 +54,7 @@ def test_mlpruning_makes_smaller_layers(tmp_path):
         "training": {"learning_rate": 1e-3, "batch": 16, "max_tokens": 16},
         "stages": [{"method": "learned_topk", "epochs": 4, "remaining": 0.3, "score_rate": 4.0}]})
     run_training(recipe, model_name="tiny", data=data, out=tmp_path / "model")
-    bundle = export(tmp_path / "model", tmp_path / "pruned.pt", task=data.task, rows=data.train[:16])
+    bundle = export_model(tmp_path / "model", tmp_path / "pruned.pt", task=data.task, rows=data.train[:16])
     assert all(layer.attention.heads < 4 for layer in bundle.encoder.layers)
     built = build(tmp_path / "pruned.pt", tmp_path / "build", PlanRequest(rows=1, lanes=4))
     assert built.cost.array_cycles < 0.5 * 2 * 49152 // 16 * 2 * 4  # weights of the whole model

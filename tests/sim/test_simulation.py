@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from compressor.pools import build_pool
-from hwgen.packaging import BuildError
+from hwgen.build_directory import BuildError
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest
 from hwgen.program import chained_program, linear_program
@@ -17,7 +17,7 @@ from rtl_templates.array_spec import PoolStorage
 from sim.cli import sim
 from sim.harness import MemoryTiming, SimulationError
 from sim.open_build import open_build, stream_file
-from sim.runner import SimulationRequest, simulate
+from sim.runner import SimulationRequest, simulate_layers
 from tests.sim.conftest import make_build
 
 
@@ -26,7 +26,7 @@ def run_command(build, *arguments):
 
 
 def test_every_word_and_every_cycle(small_build):
-    result = simulate(small_build, SimulationRequest(limit=2))
+    result = simulate_layers(small_build, SimulationRequest(limit=2))
     assert result.problems() == []
     program = linear_program(small_build.plan)
     assert result.words == 2 * sum(tensor.bytes for tensor in program.outputs) // 16
@@ -39,7 +39,7 @@ def test_every_word_and_every_cycle(small_build):
 
 @pytest.mark.parametrize("tokens", [1, 3, 4, 9])
 def test_any_number_of_tokens(small_build, tokens):
-    result = simulate(small_build, SimulationRequest(tokens=tokens))
+    result = simulate_layers(small_build, SimulationRequest(tokens=tokens))
     assert result.problems() == []
     lanes = small_build.lanes
     rows = sum(layer.rows for layer in small_build.bundle.layers.values())
@@ -48,7 +48,7 @@ def test_any_number_of_tokens(small_build, tokens):
 
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_random_waits_change_no_word(small_build, seed):
-    result = simulate(small_build, SimulationRequest(tokens=6, timing=MemoryTiming(stalls=seed)))
+    result = simulate_layers(small_build, SimulationRequest(tokens=6, timing=MemoryTiming(stalls=seed)))
     assert result.problems() == []
     assert result.stalled_cycles > result.cycles
     assert result.words == 2 * sum(t.bytes for t in linear_program(small_build.plan, tokens=6).outputs) // 16
@@ -57,11 +57,11 @@ def test_random_waits_change_no_word(small_build, seed):
 @pytest.mark.parametrize(("read", "write"), [(1, 1), (7, 30), (200, 90)])
 def test_cycles_are_predicted_for_any_latency(small_build, read, write):
     timing = MemoryTiming(read_latency=read, write_latency=write)
-    assert simulate(small_build, SimulationRequest(timing=timing)).problems() == []
+    assert simulate_layers(small_build, SimulationRequest(timing=timing)).problems() == []
 
 
 def test_some_of_the_layers(small_build):
-    result = simulate(small_build, SimulationRequest(layers="*output.dense"))
+    result = simulate_layers(small_build, SimulationRequest(layers="*output.dense"))
     assert result.problems() == []
     assert [layer.name for layer in result.layers] == ["encoder.layer.0.attention.output.dense",
                                                        "encoder.layer.0.output.dense"]
@@ -70,14 +70,14 @@ def test_some_of_the_layers(small_build):
 def test_chained_layers(small_build):
     for tokens in (16, 5):
         program = chained_program(small_build.plan, tokens=tokens)
-        assert simulate(small_build, SimulationRequest(limit=3), program=program).problems() == []
+        assert simulate_layers(small_build, SimulationRequest(limit=3), program=program).problems() == []
 
 
 def test_sentences(small_build, tmp_path):
     """Text goes through the bundle's own tokenizer and float model to the layers' inputs."""
     (tmp_path / "data.jsonl").write_text("".join(json.dumps({"sentence": f"word{i} word{i + 1}"}) + "\n"
                                                  for i in range(3)))
-    result = simulate(small_build, SimulationRequest(data=tmp_path / "data.jsonl", limit=2, tokens=5))
+    result = simulate_layers(small_build, SimulationRequest(data=tmp_path / "data.jsonl", limit=2, tokens=5))
     assert result.problems() == []
     assert (result.runs, result.tokens) == (2, 5)
 
@@ -142,7 +142,7 @@ def test_wrong_weights_fail(small_build, tmp_path):
     constants = spec.tiles.constant_beats * spec.bus_bits // 8  # the last section of a packet
     stream[-constants - 1] ^= 0x40
     path.write_bytes(stream)
-    result = simulate(open_build(directory), SimulationRequest(tokens=4))
+    result = simulate_layers(open_build(directory), SimulationRequest(tokens=4))
     assert result.mismatches > 0
     assert [layer.mismatches > 0 for layer in result.layers] == [False] * 5 + [True]
 
@@ -151,7 +151,7 @@ def test_wrong_prediction_fails(small_build, monkeypatch):
     predict = __import__("hwgen.cost", fromlist=["predict_program"]).predict_program
     monkeypatch.setattr("sim.runner.predict_program",
                         lambda *a: replace(predict(*a), cycles=predict(*a).cycles + 1))
-    result = simulate(small_build, SimulationRequest(tokens=4))
+    result = simulate_layers(small_build, SimulationRequest(tokens=4))
     assert not result.passed
     assert "predicted" in result.problems()[0]
 
@@ -164,7 +164,7 @@ def test_broken_tile_ends_with_a_status(small_build, tmp_path):
     stream[3] ^= 0xFF
     path.write_bytes(stream)
     with pytest.raises(SimulationError, match=r"run 1: the run ended with status 11 \(BAD_PACKET\)"):
-        simulate(open_build(directory), SimulationRequest(tokens=4))
+        simulate_layers(open_build(directory), SimulationRequest(tokens=4))
     outcome = run_command(open_build(directory), "--tokens", 4, "--json")
     assert outcome.exit_code == 1
     assert "BAD_PACKET" in json.loads(outcome.stdout)["error"]
@@ -199,7 +199,7 @@ def test_not_a_build(tmp_path):
 
 def test_choosing_no_layer_is_a_plan_error(small_build):
     with pytest.raises(PlanError, match="no layer matches"):
-        simulate(small_build, SimulationRequest(layers="x"))
+        simulate_layers(small_build, SimulationRequest(layers="x"))
 
 
 @pytest.mark.nightly
@@ -211,8 +211,8 @@ def test_sizes_and_structures(tmp_path, structure, rows, lanes, bus_bits):
                        absent_blocks=0.3, max_tokens=16)
     for seed in (1, 2, 3):
         request = SimulationRequest(timing=MemoryTiming(stalls=seed), seed=seed)
-        assert simulate(build, request).problems() == []
-    assert simulate(build, SimulationRequest(), program=chained_program(build.plan)).problems() == []
+        assert simulate_layers(build, request).problems() == []
+    assert simulate_layers(build, SimulationRequest(), program=chained_program(build.plan)).problems() == []
 
 
 @pytest.mark.nightly
@@ -220,7 +220,7 @@ def test_pool_in_memory(tmp_path):
     request = PlanRequest(rows=2, lanes=4, bus_bits=64, tokens=11, storage=PoolStorage.RAM)
     build = make_build(tmp_path, request, hidden=32, layers=1, heads=4, ffn=64, max_tokens=16)
     assert build.pool
-    assert simulate(build, SimulationRequest(timing=MemoryTiming(stalls=1))).problems() == []
+    assert simulate_layers(build, SimulationRequest(timing=MemoryTiming(stalls=1))).problems() == []
 
 
 @pytest.mark.nightly
@@ -231,7 +231,7 @@ def test_other_pools(tmp_path, builder, keep, balance):
     pool = build_pool(builder, size=12, keep=keep, balance=balance)
     build = make_build(tmp_path, PlanRequest(rows=2, lanes=4, bus_bits=32, tokens=11), pool=pool,
                        hidden=32, layers=1, heads=4, ffn=48, max_tokens=16)
-    assert simulate(build, SimulationRequest(timing=MemoryTiming(stalls=1))).problems() == []
+    assert simulate_layers(build, SimulationRequest(timing=MemoryTiming(stalls=1))).problems() == []
 
 
 @pytest.mark.nightly

@@ -60,17 +60,27 @@ class Exploration:
 
     Parameters
     ----------
+    model, device : str
+        The bundle's path, and the device's name.
+    tokens : int
+        Sequence length.
     default : Evaluation or None
         What the planner chooses by itself; None if nothing fits.
     evaluations : tuple of Evaluation
         Every point of the study.
     front : tuple of Evaluation
         Those that fit and that no other one dominates, by cycles.
+    points_per_second : float
+        Of this process's processor time; 0 if it evaluated none, because all were known.
     """
 
+    model: str
+    device: str
+    tokens: int
     default: Evaluation | None
     evaluations: tuple[Evaluation, ...]
     front: tuple[Evaluation, ...]
+    points_per_second: float = 0.0
 
     @property
     def fastest(self):
@@ -84,7 +94,7 @@ class Exploration:
         return min(fast, key=lambda one: (one.luts * one.cycles, one.point.plainness), default=None)
 
 
-def explore(evaluator, request, *, workers=1, progress=None):
+def search_designs(evaluator, request, *, workers=1, progress=None):
     """Search until ``request.points`` points are known.
 
     Parameters
@@ -128,7 +138,9 @@ def summarize(evaluator, request):
         default = evaluator.default()
     except PlanError:
         default = None
-    return Exploration(default=default, evaluations=evaluations, front=tuple(pareto_front(evaluations)))
+    return Exploration(model=request.model, device=evaluator.device.name, tokens=evaluator.tokens,
+                       default=default, evaluations=evaluations, front=tuple(pareto_front(evaluations)),
+                       points_per_second=evaluator.points_per_second if evaluator.seconds else 0.0)
 
 
 def run_worker(evaluator, request, progress=None):

@@ -37,7 +37,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 """Files of a model directory that rebuild its tokenizer; those that are there go into the bundle."""
 
 
-def export(model_dir, out, *, task, rows, validation=None, methods=None, attention_maps=None,
+def export_model(model_dir, out, *, task, rows, validation=None, methods=None, attention_maps=None,
            note=None):
     """Quantize the model that ``compress train`` left in a directory, and write its bundle.
 
