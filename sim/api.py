@@ -132,7 +132,7 @@ def simulate_hls(build: StrPath, *, layers: str = "all", every_layer: bool = Fal
         found = simulate_hls_layers(opened, SimulationRequest(
             layers=layers, data=str(data), limit=limit, tokens=tokens, seed=seed), progress=progress)
     _keep(opened, "hls", {"bench": "hls", "layers": layers, "every_layer": every_layer, "data": str(data),
-                          "limit": limit, "tokens": tokens, "seed": seed}, found)
+                          "limit": limit, "tokens": tokens, "stalls": 0, "seed": seed}, found)
     return found
 
 

@@ -7,8 +7,8 @@ from transformers import AutoModelForSequenceClassification
 
 from compressor.blocks import to_blocks
 from compressor.calibration import DEFAULT_METHODS
-from compressor.export import export
 from compressor.group_structures import Blocks
+from compressor.model_export import export_model
 from compressor.pools import build_pool
 from compressor.quantization import quantize_layer
 from compressor.recipes import RecipeError
@@ -104,7 +104,7 @@ def test_the_result_reloads_and_exports(data, tmp_path):
     recipe = recipe_of({"kind": "dense"}, {"method": "dense", "epochs": 1}, ON_GRID)
     run_training(recipe, model_name="tiny", data=data, out=tmp_path / "out")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
-    bundle = export(tmp_path / "out", tmp_path / "dense.pt", task=data.task, rows=data.train[:16],
+    bundle = export_model(tmp_path / "out", tmp_path / "dense.pt", task=data.task, rows=data.train[:16],
                     methods=DEFAULT_METHODS)
     layer = bundle.layers["encoder.layer.0.intermediate.dense"]
     weight = model.get_submodule("bert.encoder.layer.0.intermediate.dense").weight.detach().numpy()
