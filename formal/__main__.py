@@ -3,10 +3,21 @@
 import sys
 import time
 
-from formal import beat_fifo, bursts, control_registers, paired_sums, requantizer
+from formal import (
+    beat_fifo,
+    bursts,
+    control_registers,
+    load_unit,
+    packet_writer,
+    paired_sums,
+    read_master,
+    requantizer,
+    result_writer,
+)
 from formal.prover import ProofError
 
-MODULES = (beat_fifo, bursts, control_registers, paired_sums, requantizer)
+MODULES = (beat_fifo, packet_writer, result_writer, bursts, read_master, load_unit, control_registers,
+           requantizer, paired_sums)
 
 
 def main():

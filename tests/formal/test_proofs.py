@@ -5,15 +5,29 @@ import inspect
 
 import pytest
 
-from formal import beat_fifo, bursts, control_registers, paired_sums, requantizer
+from formal import (
+    beat_fifo,
+    bursts,
+    control_registers,
+    load_unit,
+    packet_writer,
+    paired_sums,
+    read_master,
+    requantizer,
+    result_writer,
+)
 from formal.__main__ import MODULES
 from formal.prover import ProofError
 from rtl_templates.beat_fifo import BeatFifo
 from rtl_templates.burst_generator import BurstGenerator
 from rtl_templates.control_registers import ControlRegisters
+from rtl_templates.load_unit import LoadUnit
+from rtl_templates.packet_writer import PacketWriter
 from rtl_templates.paired_row import PairedRow
 from rtl_templates.paired_sums import PairedSums
 from rtl_templates.requantizer import RowRequantizer
+from rtl_templates.result_writer import ResultWriter
+from rtl_templates.stream_reader import StreamReader
 
 BROKEN = [
     (beat_fifo.PROOFS[0], BeatFifo, "move.eq(~self.o.valid | self.o.ready)", "move.eq(self.o.ready)"),
@@ -28,6 +42,14 @@ BROKEN = [
     (paired_sums.PROOFS[1], PairedSums, "Mux(fresh, 0, before)", "before"),
     (paired_sums.PROOFS[1], PairedSums, "Mux(fresh, 0, counted)", "counted"),
     (requantizer.PROOFS[0], RowRequantizer, "(value + 1) >> 1", "value >> 1"),
+    (packet_writer.PROOFS[0], PacketWriter, "promised < limit", "promised <= limit"),
+    (result_writer.PROOFS[0], ResultWriter, "Mux(pass_end, 0, index + 1)", "index + 1"),
+    (result_writer.PROOFS[0], ResultWriter, "pass_end & read.data.tile_end", "pass_end"),
+    (load_unit.PROOFS[0], LoadUnit, "(part != parts - 1) | ~self.words.valid | self.words.ready", "1"),
+    (load_unit.PROOFS[0], LoadUnit, "final.eq(left == 2)", "final.eq(left == 3)"),
+    (read_master.PROOFS[0], StreamReader, "self.r.valid & ~self.abort", "self.r.valid"),
+    (read_master.PROOFS[0], StreamReader, "self.r.valid & self.r.ready & self.r.p.last",
+     "self.r.valid & self.r.ready"),
 ]
 
 
