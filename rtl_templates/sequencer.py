@@ -190,17 +190,21 @@ class Sequencer(wiring.Component):
         for before, after in pairwise((State.CLEAR, State.SETTLE, State.IDLE)):
             with m.If(state[before]):
                 m.d.sync += move(before, after)
+        faulty, fault = Signal(), Signal(STATUS_BITS)
         final, following = Signal(init=1), Signal(INDEX_BITS)
         m.d.sync += [following.eq(self.sequence + 1), final.eq(following >= self.sequences)]
-        with m.If(go & self._ends):
+        with m.If(self._ending):
             with m.If(final):
                 m.d.sync += [*move(State.READ, State.FINISH), self.index.eq(self.index)]
-                with m.If(self.weights_left):
-                    m.d.sync += self.status.eq(Status.WEIGHTS_LEFT)
             with m.Else():
                 m.d.sync += [self.index.eq(0), self.sequence.eq(self.sequence + 1)]
+        # Registered: the masters are told to stop a cycle later still. A fault in the END's cycle says more.
+        ended = Signal()
+        m.d.sync += ended.eq(self._ending & final & ~faulty)
+        with m.If(ended & self.weights_left):
+            m.d.sync += self.status.eq(Status.WEIGHTS_LEFT)
         onward = Signal()  # registered: the next transfer's address is not needed for cycles yet
-        m.d.sync += [onward.eq(go & self._ends),
+        m.d.sync += [onward.eq(self._ending),
                      self._input.eq(Mux(state[State.LAUNCH], self.input_pointer,
                                         self._input + Mux(onward, self.input_stride, 0))),
                      self._output.eq(Mux(state[State.LAUNCH], self.output_pointer,
@@ -209,7 +213,6 @@ class Sequencer(wiring.Component):
             m.d.sync += self.sequence.eq(0)
         was_fetching = Signal()
         m.d.sync += was_fetching.eq(self.fetching)
-        faulty, fault = Signal(), Signal(STATUS_BITS)
         read_error = Mux(was_fetching, Status.PROGRAM_READ_ERROR, Status.INPUT_READ_ERROR)
         m.d.sync += faulty.eq(0)
         with m.If(faulty & self.running & ~state[State.FINISH]):
@@ -271,7 +274,7 @@ class Sequencer(wiring.Component):
                      checker.record.eq(memory.record), checker.descriptor.eq(descriptor)]
         loads, stores, multiplies = (Signal(name=name) for name in ("loads", "stores", "multiplies"))
         ends = Signal()
-        self._ends = ends
+        self._ending = Signal()
         self._input, self._output = (Signal(ADDRESS_BITS, name=name) for name in ("input", "output"))
         units, started, units_waited, units_idle = self._units(m, state, checker.record, descriptor.wait)
         record = checker.record.opcode
@@ -296,6 +299,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             check.eq(state[State.CHECK] & ~checker.refused),
             go.eq(check & clear & (self.matmul.ready | ~multiplies)),
+            self._ending.eq(check & clear & ends),
             self.transfer.length.eq(descriptor.length), self.transfer.source.eq(descriptor.source),
             self.transfer.destination.eq(descriptor.destination)]
         m.d.sync += [self.load.eq(go & loads), self.store.eq(go & stores),
