@@ -183,7 +183,7 @@ class Accelerator(wiring.Component):
             load.start.eq(sequencer.load), load.destination.eq(transfer.destination),
             load.length.eq(transfer.length),
             store.start.eq(sequencer.store), store.source.eq(transfer.source),
-            store.length.eq(transfer.length),
+            store.length.eq(transfer.length), store.abort.eq(sequencer.abort),
             writer.start.eq(sequencer.store), writer.address.eq(transfer.address),
             writer.beats.eq(transfer.beats), writer.abort.eq(sequencer.abort),
             sequencer.load_idle.eq(~load.busy), sequencer.store_idle.eq(~writer.busy),

@@ -25,6 +25,8 @@ class StoreUnit(wiring.Component):
     start : :py:`In(1)`
         Begin with ``source`` and ``length`` (words, at least 1).
     source, length : :py:`In`
+    abort : :py:`In(1)`
+        Begin no further word: ``beats`` shows what it shows until that is taken, valid or not.
     addresses : :py:`Out(stream.Signature(address_bits))`
         Reads of the activation buffer.
     words : :py:`In(stream.Signature(word_bits, always_ready=True))`
@@ -37,7 +39,7 @@ class StoreUnit(wiring.Component):
     def __init__(self, spec):
         self.spec = spec
         super().__init__({"start": In(1), "source": In(address_bits(spec)), "length": In(BEATS_BITS),
-                          "addresses": Out(stream.Signature(address_bits(spec))),
+                          "abort": In(1), "addresses": Out(stream.Signature(address_bits(spec))),
                           "words": In(stream.Signature(spec.array.word_bits, always_ready=True)),
                           "beats": Out(stream.Signature(spec.bus_bits))})
 
@@ -65,7 +67,8 @@ class StoreUnit(wiring.Component):
         m.d.comb += [
             ends.eq(self.beats.valid & self.beats.ready & (part == parts - 1)),
             # A word of a single beat leaves a pause behind it: word_interval is 2.
-            fifo.o.ready.eq(~countdown.any() & (~self.beats.valid | (ends if parts > 1 else 0))),
+            fifo.o.ready.eq(~(countdown.any() | self.abort)
+                            & (~self.beats.valid | (ends if parts > 1 else 0))),
             popped.eq(fifo.o.valid & fifo.o.ready), self.beats.payload.eq(word[:bus_bits])]
         with m.If(popped):
             m.d.sync += [word.eq(fifo.o.payload), part.eq(0)]

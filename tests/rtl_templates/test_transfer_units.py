@@ -110,3 +110,30 @@ def test_store(sizes, phase):
         interval = word_interval(spec)
         assert [cycle + 1 for cycle, _ in sent] == [dut.LATENCY + i * interval + part
                                                     for i in range(length) for part in range(parts)]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=ids)
+def test_an_aborted_store_changes_no_beat_that_may_be_on_the_bus(sizes):
+    """A writer that is aborted offers what is shown, valid or not, until it is taken."""
+    spec = small_spec(**sizes)
+    dut = StoreUnit(spec)
+
+    async def testbench(ctx):
+        ctx.set(dut.length, 20)
+        ctx.set(dut.addresses.ready, 1)
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        ctx.set(dut.abort, 1)
+        shown = ctx.get(dut.beats.payload)
+        for word in range(1, 2 * dut.LATENCY):
+            ctx.set(dut.words.valid, word <= 4)
+            ctx.set(dut.words.payload, (1 << spec.array.word_bits) - word)
+            await ctx.tick()
+            assert ctx.get(dut.beats.payload) == shown
+            assert not ctx.get(dut.beats.valid)
+        ctx.set(dut.abort, 0)
+        await ctx.tick().repeat(2)
+        assert ctx.get(dut.beats.valid), "words had come, so that there was something to hold back"
+
+    simulate(dut, testbench)
