@@ -11,6 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PLACER := $(VENV)/.ecp5
+BROWSER := $(VENV)/.browser
 DEMO := build/demo
 AP_TYPES := $(VENV)/hls4ml/templates/vivado/ap_types
 
@@ -28,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python examples/demo.py --out $(DEMO)
 
-test: $(READY) lint docs
+test: $(READY) $(BROWSER) lint docs
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not nightly"
 
 # The vendor's ap_int.h, as hls4ml's wheel carries it: only unpacked, since the package needs much that is
@@ -39,12 +40,16 @@ $(AP_TYPES)/ap_int.h: constraints.txt | $(READY)
 	$(BIN)/python -m zipfile --extract $(VENV)/hls4ml-*.whl $(VENV)
 	@touch $@
 
-nightly: $(READY) lint docs
+nightly: $(READY) $(BROWSER) lint docs
 	-@$(MAKE) --no-print-directory $(AP_TYPES)/ap_int.h
 	AP_TYPES=$(AP_TYPES) $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 $(PLACER): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ecp5]'
+	@touch $@
+
+$(BROWSER): $(READY) tests/browser/package-lock.json
+	$(BIN)/python -m tests.browser.chromium
 	@touch $@
 
 formal: $(READY)

@@ -4,10 +4,12 @@ Optuna's NSGA-II searches in memory, a *batch* of points at a time; each finishe
 study in a database, its points in one attribute. A database takes some 20 Optuna trials a second and the cost
 model hundreds of points, so a trial a point would wait for the database. Any number of workers on any number
 of machines share a study: each begins a batch from the front that all of them have found so far. What is
-interrupted keeps its points (what is killed, those of finished batches), and goes on where it stopped.
+interrupted keeps its points and goes on where it stopped. What is killed keeps those of finished batches: its
+heartbeat in the database stops, another worker marks its batch failed, and the points of that batch are found
+again, since the search goes on until the study holds enough.
 """
 
-import json
+import functools
 import multiprocessing
 import os
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import optuna
 
 from compressor.bundle import load_bundle
 from hwgen.design_points import OBJECTIVES, ROWS, Evaluation, Evaluator, pareto_front
+from hwgen.explore_study import add_batch, known_points, one_line, open_study
 from hwgen.plan import PlanError
 from hwgen.planner import CANDIDATE_ROWS, CYCLES_TOLERANCE
 
@@ -41,7 +44,7 @@ class ExploreRequest:
     points : int
         Different points to evaluate; fewer if there are no more.
     storage : str
-        SQLAlchemy URL of the database.
+        SQLAlchemy URL of the database, such as ``postgresql://user@host/database``.
     study : str
         Name of the study in it.
     """
@@ -116,7 +119,7 @@ def search_designs(evaluator, request, *, workers=1, progress=None):
     PlanError
         If the database cannot be used, or holds a study of another bundle or device.
     """
-    _open_study(request, evaluator)
+    open_study(request, evaluator)
     context = multiprocessing.get_context("spawn")
     others = [context.Process(target=_other_worker, args=(request,)) for _ in range(workers - 1)]
     for other in others:
@@ -133,7 +136,7 @@ def search_designs(evaluator, request, *, workers=1, progress=None):
 
 def summarize(evaluator, request):
     """What a study holds, and the planner's default beside it."""
-    evaluations = tuple(known_points(_open_study(request, evaluator)).values())
+    evaluations = tuple(known_points(open_study(request, evaluator)).values())
     try:
         default = evaluator.default()
     except PlanError:
@@ -145,26 +148,20 @@ def summarize(evaluator, request):
 
 def run_worker(evaluator, request, progress=None):
     """Add batches to a study until it holds enough points, or a worker finds no new ones."""
-    study, stale = _open_study(request, evaluator), 0
-    while True:
-        known = known_points(study)
-        if progress:
-            progress(len(known))
-        if len(known) >= request.points or stale == STALE_BATCHES:
-            return
-        trial, found = study.ask(), []
-        try:
-            for one in search(evaluator, known, seed=trial.number, enough=request.points - len(known)):
-                found.append(one)
-        finally:  # an interrupted batch keeps what it has
-            trial.set_user_attr("points", [one.to_dict() for one in found])
-            fitting = [one.cycles for one in found if one.fits]
-            study.tell(trial, min(fitting) if fitting else None,
-                       state=None if fitting else optuna.trial.TrialState.PRUNED)
-        stale = 0 if found else stale + 1
+    study, stale = open_study(request, evaluator), 0
+    with one_line(request):
+        while True:
+            known = known_points(study)
+            if progress:
+                progress(len(known))
+            if len(known) >= request.points or stale == STALE_BATCHES:
+                return
+            found = add_batch(study, functools.partial(search, evaluator, known,
+                                                       enough=request.points - len(known)))
+            stale = 0 if found else stale + 1
 
 
-def search(evaluator, known, *, seed, enough=BATCH):
+def search(evaluator, known, seed, *, enough=BATCH):
     """Yield new points, evaluated: a batch of NSGA-II that begins with the front of ``known``.
 
     Parameters
@@ -226,16 +223,6 @@ def all_points(evaluator):
                             yield point
 
 
-def known_points(study):
-    """Points of every finished batch: dict of DesignPoint to Evaluation."""
-    known = {}
-    for trial in study.get_trials(deepcopy=False):
-        for values in trial.user_attrs.get("points", ()):
-            one = Evaluation.from_dict(values)
-            known[one.point] = one
-    return known
-
-
 def _first_points(evaluator, known):
     """Where a batch begins: the front so far; the first one with the planner's own candidates."""
     for one in pareto_front(known.values())[:POPULATION]:
@@ -247,26 +234,6 @@ def _first_points(evaluator, known):
             for lanes in evaluator.lanes:
                 yield {"rows": rows, "lanes": lanes, "bus_bits": evaluator.buses[-1],
                        "pool": evaluator.pools[0], "accumulation": evaluator.accumulations[0]}
-
-
-def _open_study(request, evaluator):
-    """The study of a request, made if it is not there."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    of = {"device": evaluator.device.name, "tokens": evaluator.tokens,
-          "weights": int(evaluator.bundle.weights), "kept_weights": int(evaluator.bundle.kept_weights)}
-    try:
-        study = optuna.create_study(study_name=request.study, storage=request.storage, direction="minimize",
-                                    load_if_exists=True)
-        if not study.user_attrs:
-            study.set_user_attr("of", of)
-        found = study.user_attrs["of"]
-    except Exception as error:  # whatever a database's driver raises
-        line = str(error).split("\n")[0]
-        raise PlanError(f"--storage {request.storage}: {type(error).__name__}: {line}") from error
-    if found != of:
-        raise PlanError(f"study {request.study!r} in {request.storage} is of {json.dumps(found)}, not of "
-                        f"{json.dumps(of)}; choose another --out or --study")
-    return study
 
 
 def _other_worker(request):

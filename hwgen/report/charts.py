@@ -84,7 +84,7 @@ def roofline(data, layers, colors):
     -------
     Plot
     """
-    width, height, left, top, right, bottom = 680, 380, 62, 16, 664, 326
+    width, height, top, right, bottom = 680, 380, 16, 664, 326
     peak, ridge = data["macs_per_cycle"], data["ridge_macs_per_byte"]
     layers = [layer for layer in layers if layer["macs_per_cycle"]]
     marks = [one for one in (*layers, data["whole"]) if one["macs_per_cycle"]]
@@ -92,6 +92,7 @@ def roofline(data, layers, colors):
     rates = [one["macs_per_cycle"] for one in marks]
     low_x, high_x = min(intensities) / 3, max(intensities) * 3
     low_y, high_y = min([*rates, peak / 4]) / 1.5, peak * 1.6
+    left = _left(high_y)
     x, y = _Logarithmic(low_x, high_x, left, right), _Logarithmic(low_y, high_y, bottom, top)
     lines = [*_grid(low_x, high_x, x, top, bottom, upright=True),
              *_grid(low_y, high_y, y, left, right, upright=False)]
@@ -129,9 +130,10 @@ def scatter(evaluations, marked, key, title):
     key, title : str
         Field of the resource, and its name.
     """
-    width, height, left, top, right, bottom = 680, 380, 62, 16, 664, 326
+    width, height, top, right, bottom = 680, 380, 16, 664, 326
     xs, ys = [one.cycles for one in evaluations], [max(1, getattr(one, key)) for one in evaluations]
     low_x, high_x, low_y, high_y = min(xs) / 1.15, max(xs) * 1.15, min(ys) / 1.15, max(ys) * 1.15
+    left = _left(high_y)
     x, y = _Logarithmic(low_x, high_x, left, right), _Logarithmic(low_y, high_y, bottom, top)
     lines = [*_grid(low_x, high_x, x, top, bottom, upright=True),
              *_grid(low_y, high_y, y, left, right, upright=False)]
@@ -143,6 +145,11 @@ def scatter(evaluations, marked, key, title):
         points.append(Point(x(one.cycles), y(amount), color, what))
     return Plot(width, height, left, bottom, tuple(lines), tuple(points), "cycles a sequence", title,
                 height - 10, f"{title} against cycles of {len(evaluations)} design points")
+
+
+def _left(high):
+    """Where a plot's frame begins: right of the axis' title and of its longest number."""
+    return 30 + 7 * len(f"{high:,.0f}")
 
 
 def _grid(low, high, place, first, last, *, upright):

@@ -14,8 +14,9 @@ from hwgen import design_search
 from hwgen.cli import main
 from hwgen.cost import cost_report
 from hwgen.design_points import DesignPoint, Evaluator, dominates, pareto_front, with_share
-from hwgen.design_search import ExploreRequest, all_points, known_points, search_designs
+from hwgen.design_search import ExploreRequest, all_points, search_designs
 from hwgen.encoder_program import whole_program
+from hwgen.explore_study import known_points, open_study
 from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest, make_plan
 from hwgen.report.explore_page import explore_data, explore_page
@@ -136,7 +137,7 @@ def test_what_is_interrupted_goes_on(evaluator, request_for, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         search_designs(evaluator, request_for(150))
     monkeypatch.undo()
-    before = known_points(design_search._open_study(request_for(150), evaluator))
+    before = known_points(open_study(request_for(150), evaluator))
     assert 20 <= len(before) <= 60
     found = search_designs(evaluator, request_for(150))
     assert set(before) <= {one.point for one in found.evaluations}
