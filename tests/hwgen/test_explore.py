@@ -5,6 +5,7 @@ import json
 import operator
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from compressor.bundle import save_bundle
 from hwgen import design_search
 from hwgen.cli import main
-from hwgen.cost import cost_report
+from hwgen.cost import cost_report, program_cycles
 from hwgen.design_points import DesignPoint, Evaluator, dominates, pareto_front, with_share
 from hwgen.design_search import ExploreRequest, all_points, search_designs
 from hwgen.encoder_program import whole_program
@@ -21,7 +22,7 @@ from hwgen.plan import PlanError
 from hwgen.planner import PlanRequest, make_plan
 from hwgen.report.explore_page import explore_data, explore_page
 from hwgen.report.files import render
-from hwgen.smallest import smallest
+from hwgen.smallest import SHARE_STEPS, smallest
 from rtl_templates.array_spec import Accumulation, PoolStorage
 from tests.bundles import random_bundle, random_encoder_bundle
 from tests.hwgen.test_report import parsed
@@ -191,6 +192,9 @@ def test_why_nothing_meets_a_latency(evaluator, space):
     assert fit.found is None
     assert 0 < fit.needed_share < 1
     plan = evaluator.plan(fit.fastest.point)
+    limit = fit.limit
+    assert program_cycles(with_share(plan, fit.needed_share)) <= limit
+    assert program_cycles(with_share(plan, fit.needed_share + 2**-SHARE_STEPS)) > limit
     assert all(less <= full for a, b in zip(with_share(plan, 0.5).layers, plan.layers, strict=True)
                for less, full in zip(a.ksteps, b.ksteps, strict=True))
     assert with_share(plan, 1) == plan
@@ -232,3 +236,14 @@ def test_fit_prints_the_command_or_the_reason(command):
     assert done.exit_code == 1
     assert "no accelerator on kv260 meets 0.0001 ms" in done.stderr
     assert "no sparsity of the linear layers would" in done.stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("arguments", [("explore", "--points", 60), ("fit", "--latency-ms", 10)])
+def test_what_is_chosen_is_built_and_simulated(arguments, command, tmp_path):
+    done = command(*arguments, "--confirm", "--out", tmp_path / "out", "--json")
+    assert done.exit_code == 0
+    confirmed = json.loads(done.stdout)["confirmed"]
+    assert confirmed["cycles"] == confirmed["evaluated_cycles"]
+    assert confirmed["words"] > 0 == confirmed["mismatches"]
+    assert (Path(confirmed["directory"]) / "report" / "index.html").is_file()
