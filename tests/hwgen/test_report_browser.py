@@ -113,7 +113,8 @@ def test_the_page_in_a_browser(name, addresses, view):
     assert found.violations_count == 0, found.generate_report()
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("view", ["desktop, light", "phone, dark"], indirect=True)
+@pytest.mark.parametrize("name", ["all ran", "exploration"])
 def test_the_keyboard_reaches_everything(name, addresses, view):
     tab, _ = view
     tab.goto(addresses[name])
@@ -136,6 +137,7 @@ BROKEN = """<!DOCTYPE html><html><head><title>x</title></head><body><main>
 <script>console.error("Complaint")</script></main></body></html>"""
 
 
+@pytest.mark.parametrize("view", ["phone, light"], indirect=True)
 def test_the_checks_see_what_is_broken(view, tmp_path):
     tab, complaints = view
     page = tmp_path / "broken.html"
