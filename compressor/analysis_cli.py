@@ -40,19 +40,24 @@ def compare(runs, as_json, plot):
 @data_options
 @click.option("--density", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5,
               show_default=True, help="Density at which a structure that has one is measured.")
+@click.option("--retrain-steps", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Steps of training, at the recipe's batch and rate, before each loss.")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path),
               help="File for a recipe's budget.sensitivity.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def sensitivity(recipe, model_name, task, data, train_rows, validation_rows, density, out, as_json):
+def sensitivity(recipe, model_name, task, data, train_rows, validation_rows, density, retrain_steps, out,
+                as_json):
     """Prune one layer after the other by RECIPE's structure, and print what each costs in the task's loss.
 
-    Nothing is retrained. The loss is that of the validation rows.
+    The loss is that of the validation rows. With --retrain-steps, what is left of the model is trained
+    after each pruning; the whole model is then measured after as many steps.
     """
     from compressor import api
 
     try:
         found = api.measure_layers(recipe, model=model_name, task=task, data=data, train_rows=train_rows,
-                                   validation_rows=validation_rows, density=density, out=out)
+                                   validation_rows=validation_rows, density=density,
+                                   retrain_steps=retrain_steps, out=out)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

@@ -152,18 +152,20 @@ def sweep(recipe: RecipeLike, changes: Mapping[str, Sequence[Any]], *, model: St
 
 
 def measure_layers(recipe: RecipeLike, *, model: StrPath, task: str | TaskData, density: float = 0.5,
-                   out: StrPath | None = None, data: StrPath | None = None, train_rows: int | None = None,
-                   validation_rows: int | None = None) -> dict[str, Any]:
+                   retrain_steps: int = 0, out: StrPath | None = None, data: StrPath | None = None,
+                   train_rows: int | None = None, validation_rows: int | None = None) -> dict[str, Any]:
     """Prune one layer after the other, and see what each costs in the task's loss: `compress sensitivity`.
 
     Parameters
     ----------
     recipe : Recipe, dict, str or path
-        Its structure, pool and targets are measured; nothing is trained.
+        Its structure, pool and targets are measured; its stages do not count.
     model : str or path
         Directory or hub id of a model that was fine-tuned on the task.
     density : float
         Above 0, below 1: where a structure that has a density is measured.
+    retrain_steps : int
+        Optimizer steps on training rows after each pruning, at the recipe's batch and rate.
     out : path, optional
         File for a recipe's ``budget.sensitivity``.
     task, data, train_rows, validation_rows
@@ -180,7 +182,8 @@ def measure_layers(recipe: RecipeLike, *, model: StrPath, task: str | TaskData, 
     """
     checked = as_recipe(recipe)
     rows = _rows(checked, task, data, train_rows, validation_rows)
-    return run_sensitivity(checked, model_name=str(model), data=rows, density=density, out=out)
+    return run_sensitivity(checked, model_name=str(model), data=rows, density=density,
+                           retrain_steps=retrain_steps, out=out)
 
 
 def export(model: StrPath, out: StrPath = "pruned.pt", *, task: str | TaskData | None = None,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
 from compressor.recipes import RecipeError
 
@@ -24,7 +24,10 @@ def load_teacher(path, student):
     RecipeError
         If there is no model, or its head was never trained.
     """
-    kind = AutoModel if student.base_model is student else AutoModelForSequenceClassification
+    if student.base_model is student:
+        kind = AutoModel
+    else:
+        kind = AutoModelForQuestionAnswering if has_spans(student) else AutoModelForSequenceClassification
     try:
         teacher, found = kind.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
@@ -34,6 +37,20 @@ def load_teacher(path, student):
         raise RecipeError(f"distillation.teacher: {path}: no trained {missing[0]}; give a model that was "
                           "fine-tuned on the task")
     return teacher
+
+
+LABELS = ("labels", "start_positions", "end_positions")
+"""Inputs that a model computes its own loss from: those of a classifier, and of a model for spans."""
+
+
+def has_labels(inputs):
+    """Whether a model given ``inputs`` computes its own loss."""
+    return any(name in inputs for name in LABELS)
+
+
+def has_spans(model):
+    """Whether a model answers with spans of a text: its head scores every token as start and as end."""
+    return hasattr(model, "qa_outputs")
 
 
 class Distiller:
@@ -76,22 +93,23 @@ class Distiller:
         outputs : ModelOutput
             Of the student, called with ``inputs`` and :attr:`wanted`.
         inputs : dict of str to tensor
-            ``attention_mask`` of shape (B, S), 1 at real tokens; ``labels`` where the task loss counts.
+            ``attention_mask`` of shape (B, S), 1 at real tokens; labels where the task loss counts.
         layer : int, optional
             Of all parts, only the distance of this encoder layer's output.
         """
         section, mask = self.section, inputs["attention_mask"].bool()
         with torch.no_grad():
             target = self.teacher(**{name: value for name, value in inputs.items()
-                                     if name in self._accepts and name != "labels"}, **self.wanted)
+                                     if name in self._accepts and name not in LABELS}, **self.wanted)
         parts = {}
         if layer is not None:
             own, wanted = list(self._pairs(outputs.hidden_states, target.hidden_states))[layer + 1]
             return section.hidden * hidden_loss(own, wanted, mask)
-        if section.labels and "labels" in inputs:
+        if section.labels and has_labels(inputs):
             parts["labels"] = outputs.loss
         if section.logits:
-            parts["logits"] = logits_loss(outputs.logits, target.logits, section.temperature)
+            parts["logits"] = sum(logits_loss(own, wanted, section.temperature) for own, wanted in zip(
+                _logits(outputs, mask), _logits(target, mask), strict=True))
         if section.hidden:
             pairs = self._pairs(outputs.hidden_states, target.hidden_states)
             parts["hidden"] = sum(hidden_loss(own, wanted, mask) for own, wanted in pairs)
@@ -152,6 +170,14 @@ def logits_loss(student, teacher, temperature):
         functional.log_softmax(student.float() / temperature, dim=-1),
         functional.log_softmax(teacher.float() / temperature, dim=-1),
         reduction="batchmean", log_target=True)
+
+
+def _logits(outputs, mask):
+    """The logits that a model's outputs have: of the classes, or of the first and of the last real token."""
+    if "logits" in outputs:
+        return [outputs.logits]
+    never = torch.finfo(torch.float32).min / 4
+    return [logits.float().masked_fill(~mask, never) for logits in (outputs.start_logits, outputs.end_logits)]
 
 
 def hidden_loss(student, teacher, mask):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import Trainer
 
-from compressor.distillation import Distiller, load_teacher
+from compressor.distillation import Distiller, has_labels, load_teacher
 from compressor.stage_checkpoint import CheckpointError
 
 DENSE_TEACHER = "dense"
@@ -85,7 +85,7 @@ class DistillingTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The task's loss; while distilling, the one against the teacher. Labels are evaluated plainly."""
-        if not self.is_distilling or (not self.model.training and "labels" in inputs):
+        if not self.is_distilling or (not self.model.training and has_labels(inputs)):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         outputs = model(**inputs, **self.distiller.wanted)
         loss = self.distiller.loss(outputs, inputs, layer=self.layer_to_fit if model.training else None)
@@ -109,7 +109,7 @@ class DistillingTrainer(Trainer):
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Trainer's step; without labels, the loss against the teacher alone."""
-        if "labels" in inputs or self.distiller is None:
+        if has_labels(inputs) or self.distiller is None:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         with torch.no_grad():
             return self.compute_loss(model, self._prepare_inputs(inputs)), None, None

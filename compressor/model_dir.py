@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
 from compressor.attention_maps import set_map_pruning
 from compressor.budget import PerLayer
@@ -26,6 +26,7 @@ from compressor.reload import architecture_of, load_tokenizer
 from compressor.removed_units import find_units
 from compressor.structures import NM, Dense, Pattern, Unstructured
 from compressor.targets import target_layers
+from compressor.tasks import TASKS
 
 COMPRESSION_FILE = "compression.json"
 RECIPE_FILE = "recipe.yaml"
@@ -194,7 +195,9 @@ def load_model_dir(folder):
     """
     info = read_compression(folder)
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        spans = info.task in TASKS and TASKS[info.task].spans
+        kind = AutoModelForQuestionAnswering if spans else AutoModelForSequenceClassification
+        model = kind.from_pretrained(folder, local_files_only=True)
         architecture_of(model)  # refuses those whose tokens nobody knows
         tokenizer = load_tokenizer(folder, model.config)
     except (OSError, ValueError, RuntimeError) as error:

@@ -75,6 +75,9 @@ def export_model(model_dir, out, *, task, rows, validation=None, methods=None, a
         If the result breaks the contract of bundles.
     """
     note = note or (lambda line: None)
+    if task.spans:
+        raise ModelDirError(f"{model_dir}: answers spans of a text (task {task.name}); bundles hold "
+                            "classifiers and regressions, whose host part needs the first token alone")
     model, tokenizer, info = _load_model_dir(model_dir)
     names = architecture_of(model)
     if task.labels != info.labels:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-_NOTEWORTHY = ("accuracy", "f1", "matthews_correlation", "spearman", "primal_residual",
+_NOTEWORTHY = ("accuracy", "f1", "exact_match", "matthews_correlation", "spearman", "primal_residual",
                "mask_similarity", "retained_energy", "flip_rate")
 
 

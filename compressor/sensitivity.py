@@ -1,13 +1,19 @@
 """How much pruning one layer alone costs: the test by which layers get their share (S2, section 4)."""
 
+import functools
+import itertools
 import json
 from dataclasses import replace
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding
 
 from compressor.encoding import EncodedRows
+from compressor.masks import FixedMasks
 from compressor.recipes import RecipeError
+from compressor.sampling import LengthGroupedSampler
+from compressor.spans import EncodedSpans
 from compressor.stages import StageState
 from compressor.text_file import write_text
 from compressor.training_run import load_model
@@ -15,7 +21,7 @@ from compressor.training_run import load_model
 BATCH = 64
 
 
-def run_sensitivity(recipe, *, model_name, data, density=0.5, out=None):
+def run_sensitivity(recipe, *, model_name, data, density=0.5, retrain_steps=0, out=None):
     """Measure the layers of a model on a task's validation rows, see :func:`measure_sensitivity`.
 
     Parameters
@@ -27,6 +33,8 @@ def run_sensitivity(recipe, *, model_name, data, density=0.5, out=None):
     data : TaskData
     density : float
         For structures that have one.
+    retrain_steps : int
+        Optimizer steps on training rows after each pruning, at the recipe's batch and rate.
     out : path, optional
         File for ``budget.sensitivity``; written aside, then renamed.
     """
@@ -36,19 +44,50 @@ def run_sensitivity(recipe, *, model_name, data, density=0.5, out=None):
     structure = state.planned_structure()
     if structure.name == "heads_rows":
         raise RecipeError("sensitivity needs a structure that a projection finds; heads_rows is learned")
-    rows = EncodedRows(data.task, next(iter(data.validation.values())), tokenizer,
-                       recipe.training.max_tokens)
+    encoded = EncodedSpans if data.task.spans else EncodedRows
+    rows = encoded(data.task, next(iter(data.validation.values())), tokenizer, recipe.training.max_tokens)
     collate = DataCollatorWithPadding(tokenizer)
     batches = [collate([rows[row] for row in range(start, min(start + BATCH, len(rows)))])
                for start in range(0, len(rows), BATCH)]
-    found = measure_sensitivity(model, state.weights, structure, batches, density=density)
+    retrain = None
+    if retrain_steps:
+        steps = list(itertools.islice(_training_batches(recipe, data, encoded, tokenizer), retrain_steps))
+        retrain = functools.partial(_retrain, model, steps, recipe.training)
+    found = measure_sensitivity(model, state.weights, structure, batches, density=density, retrain=retrain)
     if out is not None:
         write_text(out, json.dumps(found, indent=1) + "\n")
     return found
 
 
-def measure_sensitivity(model, weights, base, batches, *, density=0.5):
-    """What pruning one layer alone does to the task's loss; nothing is retrained.
+def _training_batches(recipe, data, encoded, tokenizer):
+    """Batches of training rows without end, in the order of a training run."""
+    training = recipe.training
+    rows = encoded(data.task, data.train, tokenizer, training.max_tokens)
+    collate = DataCollatorWithPadding(tokenizer)
+    order = LengthGroupedSampler(rows.lengths, batch=training.batch, seed=training.seed)
+    for order.epoch in itertools.count():
+        yield from DataLoader(rows, batch_size=training.batch, sampler=order, collate_fn=collate)
+
+
+def _retrain(model, batches, training, masks):
+    """Train a model on some batches with fixed masks, always with the same random numbers."""
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate,
+                                  weight_decay=training.weight_decay)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        for batch in batches:
+            model(**batch).loss.backward()
+            masks.apply_to_gradients()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), training.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            masks.apply()
+    model.eval()
+
+
+def measure_sensitivity(model, weights, base, batches, *, density=0.5, retrain=None):
+    """What pruning one layer alone does to the task's loss.
 
     Parameters
     ----------
@@ -59,6 +98,8 @@ def measure_sensitivity(model, weights, base, batches, *, density=0.5):
         As for :func:`choose_structure`; a structure that has densities is measured at ``density``.
     batches : list of dict
         Model inputs with labels.
+    retrain : function of FixedMasks, optional
+        Trains the model with these masks; the unpruned model, too, is then measured after as much training.
 
     Returns
     -------
@@ -68,16 +109,20 @@ def measure_sensitivity(model, weights, base, batches, *, density=0.5):
     """
     structure = replace(base, density=density) if hasattr(base, "density") else base
     training = model.training
+    own = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
-    whole, layers = _mean_loss(model, batches), {}
+
+    def loss_with(masks):
+        if retrain is not None:
+            retrain(masks)
+        loss = _mean_loss(model, batches)
+        model.load_state_dict(own)
+        return loss
+
+    whole, layers = loss_with(FixedMasks({}, {})), {}
     for name, weight in weights.items():
-        own = weight.detach().clone()
-        projected, found = structure.project(weight)
-        with torch.no_grad():
-            weight.copy_(projected)
-            layers[name] = {"loss_increase": _mean_loss(model, batches) - whole,
-                            "removed": 1 - found.retained_energy}
-            weight.copy_(own)
+        masks, retained = FixedMasks.project({name: weight}, structure)
+        layers[name] = {"loss_increase": loss_with(masks) - whole, "removed": 1 - retained}
     model.train(training)
     return {"loss": whole, "layers": layers}
 
@@ -86,7 +131,7 @@ def measure_sensitivity(model, weights, base, batches, *, density=0.5):
 def _mean_loss(model, batches):
     total = rows = 0
     for batch in batches:
-        count = len(batch["labels"])
+        count = len(batch["input_ids"])
         total += float(model(**batch).loss) * count
         rows += count
     return total / rows

@@ -1,6 +1,7 @@
-"""Tasks: rows of text with labels, from GLUE, from local files or generated, and their metrics.
+"""Tasks: rows of text with labels or answers, from GLUE, SQuAD, local files or generated, and their metrics.
 
-Rows are dicts with the field names of the Hugging Face ``glue`` data sets, wherever they come from.
+Rows are dicts with the field names of the Hugging Face data sets ``glue`` and ``squad``, wherever they come
+from.
 """
 
 from dataclasses import dataclass
@@ -8,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressor import synthetic_task
+from compressor.spans import checked_answers
 from compressor.task_files import TaskError, read_split
 
-GLUE_DATASET = "nyu-mll/glue"
+GLUE_DATASET, SQUAD_DATASET = "nyu-mll/glue", "rajpurkar/squad"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +24,13 @@ class Task:
     fields : tuple of str
         One or two text fields of a row.
     labels : tuple of str
-        Class names; a row's ``label`` is an index. Empty for regression (``label`` is a number).
+        Class names; a row's ``label`` is an index. Empty for regression (``label`` is a number) and spans.
     validation : tuple of str
         Names of the validation splits; MNLI has two.
     metrics : tuple of str
         The first is the task's own, see :func:`compute_metrics`.
+    spans : bool
+        Answers are spans of the field ``context``, see :mod:`compressor.spans`; rows have ``answers``.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Task:
     labels: tuple[str, ...]
     metrics: tuple[str, ...] = ("accuracy",)
     validation: tuple[str, ...] = ("validation",)
+    spans: bool = False
 
     @property
     def primary_metric(self):
@@ -59,6 +64,7 @@ TASKS = {task.name: task for task in (
     Task(name="qnli", fields=("question", "sentence"), labels=_ENTAILMENT),
     Task(name="rte", fields=("sentence1", "sentence2"), labels=_ENTAILMENT),
     Task(name="wnli", fields=("sentence1", "sentence2"), labels=("not_entailment", "entailment")),
+    Task(name="squad", fields=("question", "context"), labels=(), metrics=("f1", "exact_match"), spans=True),
 )}
 """Every task, by name."""
 
@@ -88,7 +94,7 @@ def load_task(name, *, data=None, train_rows=None, validation_rows=None, seed=0)
         One of :data:`TASKS`.
     data : path, optional
         Folder with ``train*`` and ``validation*`` files, see :func:`compressor.task_files.read_split`.
-        Without it, GLUE tasks come from the Hugging Face hub (needs the package ``datasets``).
+        Without it, GLUE and SQuAD come from the Hugging Face hub (needs the package ``datasets``).
     train_rows, validation_rows : int, optional
         Use this many rows: a seeded sample of the training rows, the first of each validation split.
         For ``synthetic``, the numbers to generate (8000 and 1000 unless given).
@@ -118,7 +124,7 @@ def load_task(name, *, data=None, train_rows=None, validation_rows=None, seed=0)
 
 
 def checked_rows(task, rows, split):
-    """Rows with their labels as int (float for regression); TaskError names the first bad row."""
+    """Rows with labels as int (float for regression) or answers; TaskError names the first bad row."""
     if not rows:
         raise TaskError(f"task {task.name}: split {split} has no rows")
     return [_checked_row(task, row, f"task {task.name}, {split}, row {number}")
@@ -126,9 +132,12 @@ def checked_rows(task, rows, split):
 
 
 def _checked_row(task, row, where):
-    for field in (*task.fields, "label"):
+    for field in (*task.fields, "answers" if task.spans else "label"):
         if row.get(field) is None:
             raise TaskError(f"{where}: no field {field!r}; it has {', '.join(map(str, row))}")
+    texts = {field: str(row[field]) for field in task.fields}
+    if task.spans:
+        return {**row, **texts, "answers": checked_answers(row | texts, where)}
     label = row["label"]
     if isinstance(label, str) and label in task.labels:
         label = task.labels.index(label)
@@ -140,8 +149,7 @@ def _checked_row(task, row, where):
     if task.labels and label not in range(len(task.labels)):
         raise TaskError(f"{where}: label {label:g}; labels are 0 to {len(task.labels) - 1} "
                         f"({', '.join(task.labels)}). Test sets without labels cannot be used")
-    return {**row, "label": int(label) if task.labels else label,
-            **{field: str(row[field]) for field in task.fields}}
+    return {**row, **texts, "label": int(label) if task.labels else label}
 
 
 def _sample(rows, count, seed):
@@ -157,17 +165,18 @@ def _hub_reader(name):
     except ImportError:
         raise TaskError(f"task {name} needs rows: give --data DIR with train and validation files, "
                         "or install the package datasets to fetch it from the hub") from None
+    place = (SQUAD_DATASET,) if TASKS[name].spans else (GLUE_DATASET, name)
     try:
-        splits = datasets.load_dataset(GLUE_DATASET, name)
+        splits = datasets.load_dataset(*place)
     except Exception as error:  # the hub client raises many kinds; the reader needs one line
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TaskError(f"task {name}: cannot fetch {GLUE_DATASET} from the hub ({first_line}); "
+        raise TaskError(f"task {name}: cannot fetch {place[0]} from the hub ({first_line}); "
                         "give --data DIR instead") from error
     return lambda split: list(splits[split]) if split in splits else None
 
 
 def compute_metrics(task, predictions, labels):
-    """GLUE's metrics as a dict of floats; the first entry is the task's own.
+    """GLUE's metrics as a dict of floats; the first entry is the task's own. Not for tasks of spans.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def build_tiny_model(task, rows, *, max_tokens, seed=0):
-    """A fresh classifier and its tokenizer.
+    """A fresh model for a task, and its tokenizer.
 
     Parameters
     ----------
@@ -27,12 +27,12 @@ def build_tiny_model(task, rows, *, max_tokens, seed=0):
 
     Returns
     -------
-    model : BertForSequenceClassification
+    model : BertForSequenceClassification or BertForQuestionAnswering
     tokenizer : BertTokenizer
         Every word is one token; unknown words become [UNK].
     """
     import torch
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
 
     tokenizer = build_word_tokenizer(task, rows, max_tokens=max_tokens)
     config = BertConfig(
@@ -44,7 +44,8 @@ def build_tiny_model(task, rows, *, max_tokens, seed=0):
         **label_config(task))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return BertForSequenceClassification(config), tokenizer
+        kind = BertForQuestionAnswering if task.spans else BertForSequenceClassification
+        return kind(config), tokenizer
 
 
 def build_word_tokenizer(task, rows, *, max_tokens):
@@ -64,7 +65,9 @@ def build_word_tokenizer(task, rows, *, max_tokens):
 
 
 def label_config(task):
-    """Settings of a model config that name the task's labels."""
+    """Settings of a model config that name the task's labels; a model for spans has none."""
+    if task.spans:
+        return {}
     if not task.labels:
         return {"num_labels": 1, "problem_type": "regression"}
     # The type is named because a model that was trained on a regression before says "regression".

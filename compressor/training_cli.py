@@ -10,10 +10,10 @@ def data_options(command):
     """Options of every command that reads a task."""
     for option in reversed((
         click.option("--task", required=True,
-                     help="GLUE task (sst2, mnli, ...), or the generated: synthetic."),
+                     help="GLUE task (sst2, mnli, ...), squad, or the generated: synthetic."),
         click.option("--data", type=click.Path(path_type=Path),
                      help="Folder with train* and validation* files (.jsonl, .jsonl.gz, .csv, .tsv); "
-                          "without it, GLUE comes from the hub."),
+                          "without it, GLUE and SQuAD come from the hub."),
         click.option("--train-rows", type=click.IntRange(min=1), help="Use this many training rows."),
         click.option("--validation-rows", type=click.IntRange(min=1), help="Use this many validation rows."),
     )):

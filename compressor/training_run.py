@@ -12,6 +12,7 @@ import torch
 from accelerate import PartialState
 from transformers import (
     AutoModel,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -35,6 +36,7 @@ from compressor.model_dir import (
 from compressor.progress import JsonLog, ProgressBar, say
 from compressor.recipes import Recipe, RecipeError
 from compressor.removed_units import compact
+from compressor.spans import EncodedSpans
 from compressor.stage_callback import latest_checkpoint
 from compressor.structures import Dense
 from compressor.tasks import compute_metrics
@@ -227,16 +229,22 @@ def build_trainer(model, tokenizer, recipe, data, out, given=None, given_maps=No
                   **argument_changes):
     """The trainer of a run, with its bar and its log; what is given is as in CompressionTrainer."""
     max_tokens = recipe.training.max_tokens
-    validation = {split: EncodedRows(data.task, rows, tokenizer, max_tokens)
+    encoded = EncodedSpans if data.task.spans else EncodedRows
+    validation = {split: encoded(data.task, rows, tokenizer, max_tokens)
                   for split, rows in data.validation.items()}
+    if data.task.spans:
+        metrics = next(iter(validation.values())).metrics
+    else:
+        def metrics(predictions, labels):
+            return compute_metrics(data.task, predictions, labels)
     trainer = CompressionTrainer(
         model, training_arguments(recipe, Path(out) / CHECKPOINTS, **argument_changes), recipe=recipe,
         given=given, given_maps=given_maps, given_removed=given_removed,
-        train_dataset=EncodedRows(data.task, data.train, tokenizer, max_tokens),
+        train_dataset=encoded(data.task, data.train, tokenizer, max_tokens),
         eval_dataset=validation if len(validation) > 1 else next(iter(validation.values())),
         data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer,
         compute_metrics=None if data.task is TEXT else
-        lambda found: compute_metrics(data.task, found.predictions, found.label_ids))
+        lambda found: metrics(found.predictions, found.label_ids))
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if trainer.is_world_process_zero():
@@ -248,7 +256,7 @@ def build_trainer(model, tokenizer, recipe, data, out, given=None, given_maps=No
 def load_model(name, data, recipe):
     """A model for the task and its tokenizer; OutputError in one line if they cannot be had.
 
-    The model is a classifier, or the encoder alone where the data are plain text.
+    The model has the task's head; it is the encoder alone where the data are plain text.
     """
     training = recipe.training
     if name == TINY:
@@ -257,9 +265,8 @@ def load_model(name, data, recipe):
         return model.base_model if data.task is TEXT else model, tokenizer
     try:
         # float32 whatever the files hold: AdamW loses small steps on weights of 16 bits.
-        model = (AutoModel.from_pretrained(name, dtype=torch.float32) if data.task is TEXT else
-                 AutoModelForSequenceClassification.from_pretrained(name, dtype=torch.float32,
-                                                                    **label_config(data.task)))
+        model = model_class(data.task).from_pretrained(
+            name, dtype=torch.float32, **({} if data.task is TEXT else label_config(data.task)))
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, RuntimeError) as error:
         raise OutputError(f"--model {name}: {' '.join(str(error).split())[:300]}") from error
@@ -268,6 +275,13 @@ def load_model(name, data, recipe):
         raise RecipeError(f"training.max_tokens is {training.max_tokens}, but model {name} has "
                           f"positions for {positions}")
     return model, tokenizer
+
+
+def model_class(task):
+    """The class of transformers that has the head of a task; plain text has none."""
+    if task is TEXT:
+        return AutoModel
+    return AutoModelForQuestionAnswering if task.spans else AutoModelForSequenceClassification
 
 
 def _prepare_output(out, recipe, *, resume, overwrite):

@@ -6,16 +6,21 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
+from transformers import DataCollatorWithPadding
 
+from compressor import sensitivity
 from compressor.budget import CostTable, Level, allocate, choose_structure, layer_levels
 from compressor.cli import main
+from compressor.encoding import EncodedRows
 from compressor.group_structures import Blocks
 from compressor.model_dir import read_compression
 from compressor.pools import build_pool
 from compressor.recipe_sections import Budget
 from compressor.recipes import RecipeError, changed_recipe
+from compressor.stages import StageState
 from compressor.structures import Dense, Pattern
-from compressor.tasks import load_task
+from compressor.tasks import TaskData, load_task
+from compressor.tiny_model import build_tiny_model
 from compressor.training_run import plan_training, run_training
 from tests.compressor.test_methods import RETRAIN, assert_resumes_exactly, recipe_of
 
@@ -159,6 +164,40 @@ def test_sensitivity_of_layers(data, tmp_path):
     assert len(found) == 12
     assert all(0 < row["removed"] < 0.5 for row in found.values())
     assert len({row["loss_increase"] for row in found.values()}) == 12
+
+
+def test_sensitivity_after_retraining(data, tmp_path):
+    recipe = recipe_of(BLOCKS | {"density": 0.5}, RETRAIN)
+    data = TaskData(task=data.task, train=data.train, validation={"validation": data.train})
+    plain, retrained, again = (sensitivity.run_sensitivity(
+        recipe, model_name="tiny", data=data, density=0.1, retrain_steps=steps) for steps in (0, 6, 6))
+    assert retrained == again  # every layer from the same model, with the same batches and random numbers
+    losses = [[one["loss"]] + [one["loss"] + layer["loss_increase"] for layer in one["layers"].values()]
+              for one in (plain, retrained)]
+    # All have been trained, the whole model as well.
+    assert all(after != before for before, after in zip(*losses, strict=True))
+    found = plain, retrained
+    assert [layer["removed"] for layer in found[0]["layers"].values()] == [
+        layer["removed"] for layer in found[1]["layers"].values()]
+
+
+def test_retraining_for_sensitivity_holds_the_masks_and_leaves_the_model(data):
+    model, tokenizer = build_tiny_model(data.task, data.train, max_tokens=24)
+    state = StageState(model, recipe_of(BLOCKS | {"density": 0.5}, RETRAIN))
+    rows = EncodedRows(data.task, data.train, tokenizer, 24)
+    batch = DataCollatorWithPadding(tokenizer)([rows[row] for row in range(16)])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    seen = []
+
+    def retrain(masks):
+        sensitivity._retrain(model, [batch, batch], state.recipe.training, masks)
+        seen.append({name: float((weight == 0).float().mean()) for name, weight in state.weights.items()})
+        assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    sensitivity.measure_sensitivity(model, state.weights, state.planned_structure(), [batch], retrain=retrain)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [sum(zeros.values()) for zeros in seen] == pytest.approx([0] + [0.5] * 12)
+    assert [max(zeros, key=zeros.get) for zeros in seen[1:]] == list(state.weights)
 
 
 def test_a_sweep_trains_and_compares(data, tmp_path):
