@@ -35,6 +35,7 @@ from compressor.layer_weights import (
     unpack_block_mask,
 )
 from compressor.operator_checks import check_maps, check_operators
+from compressor.patterns import BALANCES
 from compressor.pools import PatternPool, PoolError
 
 __all__ = ["Bundle", "BundleError", "LayerWeights", "check_bundle", "load_bundle", "save_bundle"]
@@ -236,7 +237,7 @@ def _pack_layer(layer, pool):
 def _unpack_pool(raw):
     check_keys("pool", raw, ("patterns", "keep", "balance"))
     check_integer("pool.keep", raw["keep"], 1, BLOCK * BLOCK)
-    check_choice("pool.balance", raw["balance"], ("row", "none"))
+    check_choice("pool.balance", raw["balance"], BALANCES)
     shape = getattr(raw["patterns"], "shape", (0,))
     patterns = tensor_to_array("pool.patterns", raw["patterns"], "uint8", (*shape[:1], BLOCK * BLOCK))
     try:

@@ -62,7 +62,7 @@ def map_candidates(weight_pool):
         raise PoolError("attention maps use patterns of the weights' pool, which must be row-balanced and "
                         f"keep {' or '.join(map(str, MAP_KEEPS))} of 16; it has balance "
                         f"{weight_pool.balance!r} and keeps {weight_pool.keep}. Train with pool: "
-                        "{balance: row}, or leave maps whole")
+                        "{balance: row} or {balance: bank}, or leave maps whole")
     return weight_pool.patterns
 
 

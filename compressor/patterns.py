@@ -24,17 +24,59 @@ def masks_of_patterns(patterns):
     return np.asarray(patterns, np.int64) @ (1 << np.arange(POSITIONS))
 
 
+BALANCES = ("row", "bank", "none")
+"""How patterns may be balanced, see :func:`balance_groups`."""
+
+
+def balance_groups(keep, balance):
+    """Groups of positions that keep equally many: int array, shape (groups, positions of a group).
+
+    "row": the four rows. "bank": in every row, the columns of each remainder by n = keep / 4, which keep one
+    each (bank-balanced sparsity, Cao et al., FPGA 2019, inside a block): the multiplier of a slot then
+    reads 4 / n columns instead of 4. "none": the whole block.
+
+    Raises
+    ------
+    ValueError
+        If ``keep`` does not divide among the groups.
+
+    >>> balance_groups(8, "bank")[:2].tolist()
+    [[0, 2], [1, 3]]
+    """
+    if balance not in BALANCES:
+        raise ValueError(f"balance must be {', '.join(BALANCES[:-1])} or {BALANCES[-1]}, not {balance!r}")
+    if balance == "row" and keep % BLOCK:
+        raise ValueError(f"balance row needs a multiple of {BLOCK} kept positions, not {keep}")
+    if balance == "bank" and keep not in (4, 8, 16):
+        raise ValueError(f"balance bank needs 4, 8 or 16 kept positions, not {keep}")
+    positions = np.arange(POSITIONS)
+    if balance == "none":
+        return positions[None]
+    rows = positions.reshape(BLOCK, BLOCK)
+    if balance == "row":
+        return rows
+    slots = keep // BLOCK
+    return rows.reshape(BLOCK, BLOCK // slots, slots).swapaxes(1, 2).reshape(BLOCK * slots, -1)
+
+
+def are_balanced(patterns, keep, balance):
+    """Which patterns keep as many as they should in every group: bool array, shape (P,).
+
+    >>> are_balanced(patterns_of_masks([0x3333, 0x5555]), 8, "bank").tolist()
+    [True, False]
+    """
+    groups = balance_groups(keep, balance)
+    return (np.asarray(patterns)[:, groups].sum(axis=2, dtype=np.int64) * len(groups) == keep).all(axis=1)
+
+
 def candidate_patterns(keep=8, balance="none"):
     """Every pattern that satisfies the rules, ascending by mask: uint8 array, shape (C, 16).
 
-    >>> len(candidate_patterns()), len(candidate_patterns(balance="row"))
-    (12870, 1296)
+    >>> [len(candidate_patterns(balance=balance)) for balance in ("none", "row", "bank")]
+    [12870, 1296, 256]
     """
     patterns = patterns_of_masks(np.arange(1 << POSITIONS))
-    fits = patterns.sum(axis=1) == keep
-    if balance == "row":
-        fits &= (patterns.reshape(-1, BLOCK, BLOCK).sum(axis=2) * BLOCK == keep).all(axis=1)
-    return patterns[fits]
+    return patterns[are_balanced(patterns, keep, balance)]
 
 
 def reed_muller_patterns(balance="none"):
@@ -42,16 +84,15 @@ def reed_muller_patterns(balance="none"):
 
     The words are the affine functions of the four bits of a position. Any two of them share 0 or 4
     of their 8 positions, so that they cover the block evenly. With ``balance="row"`` the 24 words
-    that depend on the column remain.
+    that depend on the column remain, with ``balance="bank"`` 16.
 
-    >>> len(reed_muller_patterns()), len(reed_muller_patterns("row"))
-    (30, 24)
+    >>> [len(reed_muller_patterns(balance)) for balance in ("none", "row", "bank")]
+    [30, 24, 16]
     """
     bits = np.arange(POSITIONS)[:, None] >> np.arange(4) & 1  # column in bits 0-1, row in 2-3
-    words = [(bits @ coefficients + constant) % 2
-             for coefficients in bits[1:] for constant in (0, 1)
-             if balance == "none" or coefficients[:2].any()]
-    return sorted_by_mask(np.array(words, np.uint8))
+    words = np.array([(bits @ coefficients + constant) % 2
+                      for coefficients in bits[1:] for constant in (0, 1)], np.uint8)
+    return sorted_by_mask(words[are_balanced(words, POSITIONS // 2, balance)])
 
 
 def retained_energy(patterns, blocks):

@@ -2,13 +2,13 @@
 
 Each builder takes ``(energy, candidates, size, keep, balance, rng)``: the squared weights of a sample
 of blocks, float32, shape (n, 16); the patterns that may be chosen, uint8, shape (C, 16); how many to
-choose; ones in each; "row" or "none"; a seeded generator. It returns ``size`` distinct candidates.
+choose; ones in each; its balance; a seeded generator. It returns ``size`` distinct candidates.
 """
 
 import numpy as np
 
-from compressor.blocks import BLOCK, POSITIONS
-from compressor.patterns import masks_of_patterns, patterns_of_masks, reed_muller_patterns
+from compressor.blocks import POSITIONS
+from compressor.patterns import balance_groups, masks_of_patterns, patterns_of_masks, reed_muller_patterns
 
 GREEDY_BLOCKS = 1500
 """Blocks that a search over all 12,870 patterns looks at: bounds its time and memory."""
@@ -75,11 +75,12 @@ def _build_kmeans(energy, candidates, size, keep, balance, rng, starts=4, rounds
 
 
 def _top_positions(energy, keep, balance):
-    """Pattern of the largest entries of each row: the best one; lowest position on ties."""
-    if balance == "row":
-        rows = energy.reshape(-1, BLOCK)
-        return _top(rows, keep // BLOCK).reshape(-1, POSITIONS)
-    return _top(energy, keep)
+    """Pattern of the largest entries of each group: the best one; lowest position on ties."""
+    groups = balance_groups(keep, balance)
+    patterns = np.zeros(energy.shape, np.uint8)
+    for group in groups:
+        patterns[:, group] = _top(energy[:, group], keep // len(groups))
+    return patterns
 
 
 def _top(values, count):

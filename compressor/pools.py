@@ -11,7 +11,7 @@ import numpy as np
 
 from compressor import pool_search
 from compressor.blocks import BLOCK, POSITIONS
-from compressor.patterns import candidate_patterns, masks_of_patterns, sorted_by_mask
+from compressor.patterns import are_balanced, candidate_patterns, masks_of_patterns, sorted_by_mask
 
 POOL_MAX = 256
 """Most patterns a pool may have: a pattern id is one byte in the bundle."""
@@ -41,7 +41,8 @@ class PatternPool:
     keep : int
         Ones in every pattern, 1 to 16.
     balance : str
-        "row": every row of every pattern has ``keep / 4`` ones; "none": anything goes.
+        "row": every row of every pattern has ``keep / 4`` ones; "bank": each in a bank of columns of its own,
+        see :func:`compressor.patterns.balance_groups`; "none": anything goes.
 
     Raises
     ------
@@ -69,8 +70,6 @@ class PatternPool:
         patterns = patterns.astype(np.uint8)
         patterns.setflags(write=False)
         object.__setattr__(self, "patterns", patterns)
-        if self.balance not in ("row", "none"):
-            raise PoolError(f'balance must be "row" or "none", not {self.balance!r}')
         kept = patterns.sum(axis=1)
         if (kept != self.keep).any():
             wrong = int(np.argmax(kept != self.keep))
@@ -78,9 +77,13 @@ class PatternPool:
                             f"every pattern of this pool must keep {self.keep}")
         if len(set(self.masks)) != len(patterns):
             raise PoolError("two patterns of the pool are equal; list each pattern once")
-        if self.balance == "row" and not self.is_row_balanced:
-            raise PoolError('balance is "row", but some pattern has unequal rows; '
-                            'use balance "none"')
+        try:
+            balanced = are_balanced(patterns, self.keep, self.balance)
+        except ValueError as error:
+            raise PoolError(str(error)) from error
+        if not balanced.all():
+            raise PoolError(f'balance is "{self.balance}", but pattern {int(np.argmin(balanced))} keeps '
+                            f'unequal numbers in its {self.balance}s; use balance "none"')
 
     @property
     def size(self):
@@ -128,7 +131,7 @@ def build_pool(build, blocks=None, *, size=32, keep=8, balance="row", seed=0, fi
     size, keep : int
         Number of patterns (1 to 256) and ones in each (1 to 16; a multiple of 4 for balance "row").
     balance : str
-        "row" or "none".
+        "row", "bank" or "none", see :func:`compressor.patterns.balance_groups`.
 
     Returns
     -------
@@ -152,9 +155,10 @@ def build_pool(build, blocks=None, *, size=32, keep=8, balance="row", seed=0, fi
     if build == "reed_muller" and keep != POSITIONS // 2:
         raise PoolError(f"build: reed_muller keeps {POSITIONS // 2} of {POSITIONS}, not {keep}; "
                         f"use build: greedy")
-    if balance == "row" and keep % BLOCK:
-        raise PoolError(f"balance row needs a multiple of {BLOCK} kept positions, not {keep}")
-    candidates = candidate_patterns(keep, balance)
+    try:
+        candidates = candidate_patterns(keep, balance)
+    except ValueError as error:
+        raise PoolError(str(error)) from error
     if not 1 <= size <= min(POOL_MAX, len(candidates)):
         raise PoolError(f"a pool with keep {keep} and balance {balance} has 1 to "
                         f"{min(POOL_MAX, len(candidates))} patterns, not {size}")

@@ -115,12 +115,16 @@ Structure = Annotated[PatternStructure | DenseStructure | NMStructure | Unstruct
 
 
 class Pool(Section):
-    """The pattern pool, see :func:`compressor.pools.build_pool`."""
+    """The pattern pool, see :func:`compressor.pools.build_pool`.
+
+    ``balance``: "row" needs no routing in hardware, "bank" smaller multiplexers as well; "none" keeps most.
+    `hwgen pools` says what each keeps of a model and what it costs.
+    """
 
     build: Literal["reed_muller", "greedy", "kmeans", "frequency", "file"] = "reed_muller"
     size: int = Field(32, ge=1, le=256)
     keep: int = Field(8, ge=1, le=16)
-    balance: Literal["row", "none"] = "row"
+    balance: Literal["row", "bank", "none"] = "row"
     seed: int = Field(0, ge=0)
     file: str | None = None
 

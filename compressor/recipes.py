@@ -77,10 +77,10 @@ class Recipe(Section):
                              "training.precision: float32")
         self._check_units()
         if self.attention_maps and self.prunes and self.structure.kind == "pattern" and (
-                self.pool.balance != "row" or self.pool.keep not in MAP_KEEPS):
-            raise ValueError("attention_maps use patterns of the pool, which needs balance: row and keep: "
-                             f"{' or '.join(map(str, MAP_KEEPS))}, not balance: {self.pool.balance} and "
-                             f"keep: {self.pool.keep}")
+                self.pool.balance == "none" or self.pool.keep not in MAP_KEEPS):
+            raise ValueError("attention_maps use patterns of the pool, which needs balance: row or bank and "
+                             f"keep: {' or '.join(map(str, MAP_KEEPS))}, not balance: "
+                             f"{self.pool.balance} and keep: {self.pool.keep}")
         return self
 
     def _check_units(self):

@@ -25,8 +25,9 @@ EXPECTED_ERRORS = (BundleError, PlanError, BuildError, ToolError, OSError)
 """Errors that end in one line; anything else is a defect and keeps its traceback."""
 
 LAZY_COMMANDS = {"sim": "sim.cli:sim", "eval": "sim.eval_cli:evaluate_command",
-                 "explore": "sim.explore_cli:explore_command", "fit": "sim.explore_cli:fit_command"}
-"""Commands of packages that hwgen itself must not import."""
+                 "explore": "sim.explore_cli:explore_command", "fit": "sim.explore_cli:fit_command",
+                 "pools": "hwgen.pools_cli:pools_command"}
+"""Commands of packages that hwgen itself must not import, and one that loads torch and a model."""
 
 
 class _Group(click.Group):

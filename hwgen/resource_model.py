@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from compressor.intops.softmax import TABLE_ENTRIES
 from hwgen.devices import BRAM36, EBR18, URAM288
-from rtl_templates.array_spec import Accumulation
+from rtl_templates.array_spec import Accumulation, PoolStorage
 from rtl_templates.encoder_units import EncoderUnitSpecs
 from rtl_templates.exp_table import WEIGHT_BITS
 from rtl_templates.program_format import DESCRIPTOR_BYTES
@@ -123,7 +123,7 @@ def mux_luts(assignment):
     """LUTs of a unit's column multiplexers, for one lane, by the columns that each multiplier ever reads.
 
     >>> from rtl_templates.slot_assignment import SlotAssignment
-    >>> mux_luts(SlotAssignment.balanced(np.tile([1, 0, 1, 0], (1, 4)), 2))
+    >>> mux_luts(SlotAssignment.balanced(np.tile([[1, 0, 1, 0], [1, 0, 0, 1]], (1, 4)), 2))
     48
     """
     columns = zip(*assignment.columns, strict=True)
@@ -135,6 +135,13 @@ def mux_luts(assignment):
 def routing_luts(assignment):
     """LUTs, for one lane of a unit, of the terms that rows of an unbalanced pool add beyond their n."""
     return ADDER_COST * sum(len(ports) - assignment.slots for ports in assignment.ports)
+
+
+def _saved_mux_luts(array):
+    """LUTs, for one lane of a unit, that its multiplexers are smaller than those of all four columns."""
+    if array.storage is not PoolStorage.ROM or array.assignment.is_routed:
+        return 0
+    return MUX_COST[-1] * array.assignment.multipliers - mux_luts(array.assignment)
 
 
 def memories(spec):
@@ -204,7 +211,7 @@ def modelled_resources(spec, family="xcup", urams=0):
         raise ValueError(f"family {family} has no DSP48E2 for paired lanes; use another accumulation")
     multipliers, bits = array.multipliers, spec.bus_bits + array.word_bits
     luts = ((costs.unit_luts[array.accumulation] + costs.drain_luts) * multipliers
-            + routing_luts(array.assignment) * array.units * array.lanes
+            + (routing_luts(array.assignment) - _saved_mux_luts(array)) * array.units * array.lanes
             + costs.decoder_luts * array.units + costs.lane_luts * array.lanes
             + costs.fixed_luts + costs.bit_luts * bits)
     ffs = ((costs.unit_ffs[array.accumulation] + costs.drain_ffs

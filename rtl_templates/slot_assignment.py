@@ -6,12 +6,13 @@ block) an assignment names, for each multiplier, the column it reads and the row
 row has n multipliers of its own: one candidate a port, never gated, so no routing at all.
 """
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from rtl_templates.slot_solver import SIZE, any_pattern_ports, place_any, solve_pool
+from rtl_templates.slot_solver import MUX_COST, SIZE, any_pattern_ports, place_any, solve_pool
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class SlotAssignment:
 
     @classmethod
     def balanced(cls, masks, slots):
-        """Assignment of a row-balanced pool: multiplier ``row * n + j`` takes the j-th nonzero of its row.
+        """Assignment of a row-balanced pool: multiplier ``row * n + j`` takes one nonzero of its row.
+
+        Which one is chosen so that the multipliers of a row read as few columns as possible; ascending
+        columns where that is as good. In a bank-balanced pool each reads 4 / n columns.
 
         Parameters
         ----------
@@ -65,7 +69,8 @@ class SlotAssignment:
                              f"a balanced unit needs {slots} in each")
         entries = np.concatenate([masks, dense_parts(slots)])
         rows = tuple(tuple(int(r) for r in np.nonzero(entry)[0]) for entry in entries)
-        columns = tuple(tuple(int(c) for c in np.nonzero(entry)[1]) for entry in entries)
+        ordered = [_narrowest_order(entries[:, row]) for row in range(SIZE)]
+        columns = tuple(tuple(c for row in ordered for c in row[entry]) for entry in range(len(entries)))
         ports = tuple(tuple((row * slots + j,) for j in range(slots)) for row in range(SIZE))
         return cls(slots, rows, columns, ports, len(masks))
 
@@ -184,6 +189,23 @@ class SlotAssignment:
     def _delivered(self, entry, row):
         for candidates in self.ports[row]:
             yield from [m for m in candidates if self.rows[entry][m] == row][:1]
+
+
+def _narrowest_order(rows):
+    """Columns of the ones in each row, in the order that keeps the multiplexers of the slots smallest.
+
+    ``rows``: uint8 array, shape (entries, 4), equally many ones in each. Searches all orders of the distinct
+    rows: at most 64, because rows of 2 have 6 sets of columns and rows of 1 or 4 need no order.
+    """
+    sets = [tuple(int(c) for c in np.nonzero(row)[0]) for row in rows]
+    distinct = sorted(set(sets))
+
+    def cost(orders):
+        return sum(MUX_COST[len(set(columns))] for columns in zip(*orders, strict=True))
+
+    best = min(itertools.product(*map(itertools.permutations, distinct)), key=cost)
+    chosen = dict(zip(distinct, best, strict=True))
+    return [chosen[columns] for columns in sets]
 
 
 def _masks_of_at_most(masks, slots):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from compressor.patterns import (
+    BALANCES,
     candidate_patterns,
     masks_of_patterns,
     patterns_of_masks,
@@ -37,7 +38,7 @@ def test_row_balanced_words_are_24_of_the_30():
     assert np.array_equal(reed_muller_patterns()[balanced], reed_muller_patterns("row"))
 
 
-@pytest.mark.parametrize("balance", ["row", "none"])
+@pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("build", DATA_BUILDERS)
 @pytest.mark.parametrize("size", [1, 4, 32])
 def test_builders_keep_the_rules(build, balance, size, blocks):
@@ -46,10 +47,11 @@ def test_builders_keep_the_rules(build, balance, size, blocks):
     assert (pool.patterns.sum(axis=1) == 8).all()
     assert list(pool.masks) == sorted(set(pool.masks))
     assert balance == "none" or pool.is_row_balanced
+    assert balance != "bank" or (pool.patterns.reshape(-1, 4, 2, 2).sum(axis=2) == 1).all()
     assert pool == build_pool(build, blocks, size=size, balance=balance, seed=3)
 
 
-@pytest.mark.parametrize("balance", ["row", "none"])
+@pytest.mark.parametrize("balance", BALANCES)
 def test_default_pool_holds_all_code_words(balance, blocks):
     words = set(masks_of_patterns(reed_muller_patterns(balance)).tolist())
     assert words < set(build_pool("reed_muller", blocks, balance=balance).masks)
@@ -113,9 +115,11 @@ def test_pool_is_immutable_and_compared_by_value():
     (patterns_of_masks([0x3333, 0x3331]), {}, "pattern 1 keeps 7 of 16 positions; every pattern of this "
                                               "pool must keep 8"),
     (patterns_of_masks([0x3333, 0x3333]), {}, "two patterns of the pool are equal; list each pattern once"),
-    (patterns_of_masks([0x00FF]), {}, 'balance is "row", but some pattern has unequal rows; '
+    (patterns_of_masks([0x00FF]), {}, 'balance is "row", but pattern 0 keeps unequal numbers in its rows; '
                                       'use balance "none"'),
-    (patterns_of_masks([0x3333]), {"balance": "col"}, 'balance must be "row" or "none", not \'col\''),
+    (patterns_of_masks([0x5555]), {"balance": "bank"},
+     'balance is "bank", but pattern 0 keeps unequal numbers in its banks; use balance "none"'),
+    (patterns_of_masks([0x3333]), {"balance": "col"}, "balance must be row, bank or none, not 'col'"),
 ])
 def test_bad_pools_are_refused(patterns, options, message):
     with pytest.raises(PoolError, match=f"^{re.escape(message)}$"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from compressor.patterns import candidate_patterns
+from compressor.patterns import BALANCES, candidate_patterns
 from rtl_templates.array_spec import Accumulation, ArraySpec, PoolStorage
 from rtl_templates.block_unit import BlockUnit
 from rtl_templates.pattern_decoder import PatternDecoder, column_choices, selects_of_entry
@@ -13,7 +13,7 @@ from rtl_templates.slot_assignment import SlotAssignment
 
 def make_spec(storage, *, balance="row", accumulation=Accumulation.TREE, patterns=6):
     candidates = np.random.default_rng(1).permutation(candidate_patterns(8, balance))[:patterns]
-    make = SlotAssignment.balanced if balance == "row" else SlotAssignment.solve
+    make = SlotAssignment.solve if balance == "none" else SlotAssignment.balanced
     return ArraySpec(units=1, lanes=2, assignment=make(candidates, 2), storage=storage,
                      accumulation=accumulation, accumulator_bits=20)
 
@@ -42,7 +42,7 @@ def apply_entry(ctx, dut, spec, entry):
         ctx.set(dut.dense, spec.entry_code(entry) >> spec.control_bits)
 
 
-@pytest.mark.parametrize("balance", ["row", "none"])
+@pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("storage", PoolStorage)
 def test_decoder_delivers_every_entry_one_cycle_later(storage, balance):
     spec = make_spec(storage, balance=balance)
@@ -71,6 +71,7 @@ def test_rom_multiplexers_have_only_the_columns_of_the_pool():
 
 
 @pytest.mark.parametrize(("balance", "accumulation"), [("row", Accumulation.TREE), ("row", Accumulation.DSP),
+                                                       ("bank", Accumulation.TREE),
                                                        ("none", Accumulation.TREE)])
 def test_unit_accumulates_only_when_told_and_in_the_stated_cycle(balance, accumulation):
     """Three K-steps of weight 1 and activation 1: counted, ignored, then the first of a new pass."""

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressor.patterns import candidate_patterns
+from compressor.pools import build_pool
 from rtl_templates.slot_assignment import SlotAssignment, dense_parts
 from rtl_templates.slot_solver import any_pattern_ports, place_any
 
@@ -60,6 +61,22 @@ def test_balanced(seed, slots, patterns):
     check_entries(assignment, masks, rng)
     assert not assignment.is_routed
     assert assignment.control_bits == 8 * slots
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), patterns=st.integers(1, 40), slots=st.sampled_from([1, 2, 4]))
+def test_bank_balanced_pools_need_multiplexers_of_4_over_n_columns(seed, patterns, slots):
+    rng = np.random.default_rng(seed)
+    masks = rng.permutation(candidate_patterns(4 * slots, "bank"))[:patterns]
+    assignment = SlotAssignment.balanced(masks, slots)
+    check_entries(assignment, masks, rng)
+    for row in np.array(assignment.columns).reshape(-1, 4, slots).transpose(1, 2, 0):
+        assert all(len(set(slot)) <= 4 // slots for slot in row.tolist())
+
+
+def test_ascending_columns_where_no_order_is_better():
+    columns = np.array(SlotAssignment.balanced(build_pool("reed_muller").patterns, 2).columns)
+    assert (np.diff(columns.reshape(-1, 4, 2), axis=2) > 0).all()
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import sim.harness
+from compressor.pools import build_pool
 from hwgen.encoder_program import encoder_program
 from hwgen.encoder_stream import encoder_packets, stream_items
 from hwgen.planner import PlanRequest, make_plan
@@ -17,7 +18,8 @@ from tests.bundles import extreme_encoder_bundle, random_activations, random_enc
 
 DESIGNS = {
     "pattern": ({"layers": 1, "heads": 2, "hidden": 16, "ffn": 32}, {"rows": 2, "lanes": 8}),
-    "maps": ({"map_pruning": True}, {"rows": 4, "lanes": 4}),
+    "maps": ({"map_pruning": True, "pool": build_pool("reed_muller", size=64, balance="bank")},
+             {"rows": 4, "lanes": 4}),
     "extremes": ({"structure": "dense", "layers": 3, "head_counts": (3, 4, 1), "ffn_sizes": (40, 8, 64),
                   "absent_blocks": 0.2}, {"rows": 1, "lanes": 8}),
 }

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from compressor.intops import requantize
 from compressor.intops.fixedpoint import round_half_up_shift
 from compressor.intops.reciprocal import floor_sqrt, inverse_sqrt, normalized_quotient
+from compressor.pools import build_pool
 from hwgen.cli import main
 from hwgen.hls.vectors import OperatorCase, write_operator_cases
 from sim.encoder_run import EncoderRequest
@@ -37,6 +38,8 @@ DESIGNS = {
     "pattern": (partial(random_encoder_bundle, layers=1, heads=2, hidden=16, ffn=32),
                 {"rows": 2, "lanes": 8}),
     "maps": (partial(random_encoder_bundle, structure="mixed", map_pruning=True), {"rows": 2, "lanes": 4}),
+    "banks": (partial(random_encoder_bundle, layers=1, map_pruning=True,
+                      pool=build_pool("reed_muller", size=64, balance="bank")), {"rows": 2, "lanes": 4}),
     "maps by squares": (lambda: squared(random_encoder_bundle(structure="dense", layers=1, map_pruning=True,
                                                               outliers=False)), {"rows": 1, "lanes": 8}),
 }

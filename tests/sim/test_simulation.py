@@ -225,7 +225,8 @@ def test_pool_in_memory(tmp_path):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(("builder", "keep", "balance"), [
-    ("kmeans", 8, "none"), ("frequency", 8, "none"), ("greedy", 4, "row"), ("greedy", 12, "row")])
+    ("kmeans", 8, "none"), ("frequency", 8, "none"), ("greedy", 4, "row"), ("greedy", 12, "row"),
+    ("reed_muller", 8, "bank")])
 def test_other_pools(tmp_path, builder, keep, balance):
     """Patterns whose rows are not balanced need routing; 4 and 12 of 16 need other numbers of slots."""
     pool = build_pool(builder, size=12, keep=keep, balance=balance)
