@@ -63,6 +63,7 @@ docs: $(READY)
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf build

@@ -5,7 +5,9 @@ they are translated to the modules of a Hugging Face model. Names only: nothing 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from compressor.layer_weights import ROLES
 
@@ -46,18 +48,18 @@ class Architecture:
     name: str
     model_classes: tuple[str, ...]
     layers: str
-    linears: dict
-    norms: dict
+    linears: dict[str, str]
+    norms: dict[str, str]
     pooler: str
     classifier: str
     pooler_activation: str
     activation: str = "hidden_act"
-    renamed: tuple = ()
+    renamed: tuple[tuple[str, str], ...] = ()
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
     token_types: bool = True
     positions_follow_padding: bool = False
 
-    def module_path(self, name):
+    def module_path(self, name: str) -> str:
         """Path of the linear layer that a bundle calls ``name``, relative to the base model.
 
         >>> ARCHITECTURES["distilbert"].module_path("encoder.layer.3.intermediate.dense")
@@ -67,12 +69,12 @@ class Architecture:
         role = next(role for role, known in ROLES.items() if known == path)
         return f"{self.layers}.{index}.{self.linears[role]}"
 
-    def positions(self, config):
+    def positions(self, config: Mapping[str, Any]) -> int:
         """Longest sentence, in tokens, that the position embeddings of a config allow."""
         skipped = config["pad_token_id"] + 1 if self.positions_follow_padding else 0
         return config["max_position_embeddings"] - skipped
 
-    def plain_config(self, config):
+    def plain_config(self, config: Any) -> dict[str, Any]:
         """A Hugging Face config as plain values with BERT's names; its ``from_dict`` takes both."""
         values = json.loads(config.to_json_string(use_diff=False))
         values.pop("_name_or_path", None)  # where the directory lay is no property of the model

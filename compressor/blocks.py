@@ -5,6 +5,9 @@ column block). A block flattens row-major: position ``4 * row + column``, 0 to 1
 position ``i`` in bit ``i``.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 BLOCK = 4
 """Rows and columns of a block."""
 
@@ -15,7 +18,7 @@ NM_GROUP_MAX = 32
 """Longest group of N:M."""
 
 
-def block_grid(shape):
+def block_grid(shape: Sequence[int]) -> tuple[int, int]:
     """Blocks down and across a matrix of ``shape``.
 
     Raises
@@ -32,7 +35,7 @@ def block_grid(shape):
     return shape[0] // BLOCK, shape[1] // BLOCK
 
 
-def to_blocks(weight):
+def to_blocks(weight: Any) -> Any:
     """Blocks of a matrix, shape (blocks, 16), from shape (rows, K).
 
     >>> to_blocks(np.arange(32).reshape(4, 8))[1].tolist()
@@ -42,7 +45,7 @@ def to_blocks(weight):
     return weight.reshape(down, BLOCK, across, BLOCK).swapaxes(1, 2).reshape(-1, POSITIONS)
 
 
-def from_blocks(blocks, shape):
+def from_blocks(blocks: Any, shape: Sequence[int]) -> Any:
     """Inverse of :func:`to_blocks`: a matrix of ``shape`` from its blocks.
 
     >>> w = np.arange(32).reshape(4, 8)

@@ -7,8 +7,10 @@ section in :func:`save_bundle`.
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from compressor.blocks import BLOCK, from_blocks
@@ -37,6 +39,7 @@ from compressor.layer_weights import (
 from compressor.operator_checks import check_maps, check_operators
 from compressor.patterns import BALANCES
 from compressor.pools import PatternPool, PoolError
+from compressor.text_file import StrPath
 
 __all__ = ["Bundle", "BundleError", "LayerWeights", "check_bundle", "load_bundle", "save_bundle"]
 
@@ -69,16 +72,16 @@ class Bundle:
         Plain values: how the model was made, and what was measured.
     """
 
-    model: dict
+    model: dict[str, Any]
     pool: PatternPool
-    layers: dict
-    operators: dict = field(default_factory=dict)
-    host: dict = field(default_factory=lambda: {"state_dict": {}, "tokenizer": {}})
-    recipe: dict = field(default_factory=dict)
-    metrics: dict = field(default_factory=dict)
+    layers: dict[str, LayerWeights]
+    operators: dict[str, Any] = field(default_factory=dict)
+    host: dict[str, Any] = field(default_factory=lambda: {"state_dict": {}, "tokenizer": {}})
+    recipe: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
-    def encoder(self):
+    def encoder(self) -> IntegerEncoder:
         """Golden model of the whole encoder, :class:`compressor.intops.encoder.IntegerEncoder`.
 
         Raises
@@ -89,13 +92,13 @@ class Bundle:
         return IntegerEncoder.from_parts({name: layer.linear for name, layer in self.layers.items()},
                                          self.operators)
 
-    def folding(self, name):
+    def folding(self, name: str) -> Folding:
         """What a linear layer absorbed for the operators beside it: :class:`compressor.folding.Folding`."""
         values = self.operators.get(folding_path(name))
         return Folding.of(self.layers[name].weight.shape) if values is None else Folding.from_dict(values)
 
     @property
-    def attention_maps(self):
+    def attention_maps(self) -> dict[str, int] | None:
         """How attention maps are pruned: plain values, None if they are whole.
 
         ``layers`` that prune; ``patterns``: number, all of them the pool's; ``power`` of the rule;
@@ -110,16 +113,16 @@ class Bundle:
                 "padded_tokens": self.model["max_tokens"]}
 
     @cached_property
-    def weights(self):
+    def weights(self) -> int:
         """Weights of all linear layers: number, pruned ones included."""
         return sum(layer.weight.size for layer in self.layers.values())
 
     @cached_property
-    def kept_weights(self):
+    def kept_weights(self) -> int:
         """Weights that the structures keep: number."""
         return sum(int(layer.kept(self.pool).sum()) for layer in self.layers.values())
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """Plain values that describe the bundle, for JSON."""
         layers = self.layers.values()
         return {"task": self.model["task"], "max_tokens": self.model["max_tokens"], "layers": len(layers),
@@ -131,7 +134,7 @@ class Bundle:
                 "attention_maps": self.attention_maps}
 
 
-def check_bundle(bundle):
+def check_bundle(bundle: Bundle) -> None:
     """Raise BundleError if anything in the bundle breaks the contract."""
     check_model(bundle.model)
     for name, layer in bundle.layers.items():
@@ -148,7 +151,7 @@ def check_bundle(bundle):
             fail(section, f"is {type(getattr(bundle, section)).__name__}", "a dict is required")
 
 
-def save_bundle(bundle, path):
+def save_bundle(bundle: Bundle, path: StrPath) -> None:
     """Check a bundle and write it to ``path`` (aside, then renamed). Equal bundles give equal bytes.
 
     The file holds ``format``, ``schema_version``, ``model``, ``pool`` {patterns, keep, balance},
@@ -172,7 +175,7 @@ def save_bundle(bundle, path):
     }, path)
 
 
-def load_bundle(path):
+def load_bundle(path: StrPath) -> Bundle:
     """Read and verify the bundle at ``path``.
 
     Raises
@@ -196,7 +199,7 @@ def load_bundle(path):
     return bundle
 
 
-def _check_host(host):
+def _check_host(host: Any) -> None:
     check_keys("host", host, ("state_dict", "tokenizer"))
     for section in ("state_dict", "tokenizer"):
         if type(host[section]) is not dict:
@@ -215,7 +218,7 @@ def _check_host(host):
             fail(f"host.tokenizer.{name}", f"is {type(text).__name__}", "text is required")
 
 
-def _pack_layer(layer, pool):
+def _pack_layer(layer: LayerWeights, pool: PatternPool) -> dict[str, Any]:
     present = layer.block_mask
     ids = layer.pattern_ids[present] if layer.structure == "pattern" else np.empty(0)
     masks = layer.masks[present] if layer.structure == "nm" else np.empty(0)
@@ -234,7 +237,7 @@ def _pack_layer(layer, pool):
             **tensors, "input_scale": layer.input_scale, "output_scale": layer.output_scale}
 
 
-def _unpack_pool(raw):
+def _unpack_pool(raw: Any) -> PatternPool:
     check_keys("pool", raw, ("patterns", "keep", "balance"))
     check_integer("pool.keep", raw["keep"], 1, BLOCK * BLOCK)
     check_choice("pool.balance", raw["balance"], BALANCES)
@@ -246,7 +249,7 @@ def _unpack_pool(raw):
         raise BundleError(f"pool: {error}") from error
 
 
-def _unpack_layer(name, raw, pool):
+def _unpack_layer(name: str, raw: Any, pool: PatternPool) -> LayerWeights:
     check_keys(name, raw, _LAYER_KEYS)
     check_choice(f"{name}: role", raw["role"], ROLES)
     structure = raw["structure"]
@@ -260,7 +263,7 @@ def _unpack_layer(name, raw, pool):
             fail(f"{name}: shape", f"is {shape!r}", f"multiples of {BLOCK} are required")
     rows, inner = shape
 
-    def take(key, dtype, *size):
+    def take(key: str, dtype: str, *size: int) -> npt.NDArray[Any]:
         return tensor_to_array(f"{name}: {key}", raw[key], dtype, size)
 
     grid = rows // BLOCK, inner // BLOCK

@@ -1,26 +1,30 @@
 """What a bundle must satisfy, whatever made it: every rule raises BundleError with one line."""
 
 import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor.architectures import ARCHITECTURES
 from compressor.blocks import BLOCK, to_blocks
 from compressor.intops.fixedpoint import ACTIVATION_MAX, MULTIPLIER_BITS, SHIFT_MAX
-from compressor.layer_weights import NM_KEEP, ROLES, STRUCTURES, layer_name
+from compressor.layer_weights import NM_KEEP, ROLES, STRUCTURES, LayerWeights, layer_name
 from compressor.patterns import patterns_of_masks
+from compressor.pools import PatternPool
 
 
 class BundleError(ValueError):
     """A bundle that cannot be read or breaks its contract; one line says where, what and what is allowed."""
 
 
-def fail(where, found, allowed):
+def fail(where: str, found: str, allowed: str) -> NoReturn:
     """Raise BundleError ``where: found; allowed``."""
     raise BundleError(f"{where}: {found}; {allowed}")
 
 
-def check_keys(where, mapping, keys):
+def check_keys(where: str, mapping: Any, keys: Sequence[str]) -> None:
     """Require a dict with exactly ``keys``."""
     if type(mapping) is not dict:
         fail(where, f"is {type(mapping).__name__}", "a dict is required")
@@ -32,25 +36,25 @@ def check_keys(where, mapping, keys):
         fail(where, f"unknown key {unknown[0]!r}", f"allowed are {', '.join(keys)}")
 
 
-def check_choice(where, value, choices):
+def check_choice(where: str, value: Any, choices: Collection[str]) -> None:
     """Require one of a few strings."""
     if type(value) is not str or value not in choices:
         fail(where, f"is {value!r}", f"allowed are {', '.join(choices)}")
 
 
-def check_integer(where, value, low, high):
+def check_integer(where: str, value: Any, low: int, high: int) -> None:
     """Require an int from ``low`` to ``high``."""
     if type(value) is not int or not low <= value <= high:
         fail(where, f"is {value!r}", f"an integer from {low} to {high} is required")
 
 
-def check_scale(where, value):
+def check_scale(where: str, value: Any) -> None:
     """Require a finite positive float."""
     if type(value) is not float or not math.isfinite(value) or value <= 0:
         fail(where, f"is {value!r}", "a finite positive float is required")
 
 
-def check_values(where, values, low, high):
+def check_values(where: str, values: npt.NDArray[Any], low: int, high: int) -> None:
     """Require every entry of an integer array to be ``low`` to ``high``; names the first that is not."""
     bad = np.argwhere((values < low) | (values > high))
     if len(bad):
@@ -59,7 +63,7 @@ def check_values(where, values, low, high):
              f"{low} to {high} is allowed")
 
 
-def check_array(where, array, dtype, shape):
+def check_array(where: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, shape: Sequence[int]) -> None:
     """Require a NumPy array of one dtype and shape."""
     if array.dtype != np.dtype(dtype):
         fail(where, f"has dtype {array.dtype}", f"{np.dtype(dtype)} is required")
@@ -67,7 +71,7 @@ def check_array(where, array, dtype, shape):
         fail(where, f"has shape {list(array.shape)}", f"{list(shape)} is required")
 
 
-def check_model(model):
+def check_model(model: Any) -> None:
     """Require a known architecture, a config with sizes, a task, labels and a sentence length."""
     check_keys("model", model, ("architecture", "config", "task", "labels", "max_tokens"))
     check_choice("model.architecture", model["architecture"], tuple(ARCHITECTURES))
@@ -89,7 +93,7 @@ def check_model(model):
     check_integer("model.max_tokens", model["max_tokens"], 1, known.positions(config))
 
 
-def check_layer(layer, pool):
+def check_layer(layer: LayerWeights, pool: PatternPool) -> None:
     """Require shapes, dtypes, ranges, kept positions and 32-bit sums of one layer."""
     name = layer.name
     check_choice(f"{name}: role", layer.role, ROLES)
@@ -123,7 +127,7 @@ def check_layer(layer, pool):
         raise BundleError(f"{name}: {error}") from error
 
 
-def check_blocks(layer, pool):
+def check_blocks(layer: LayerWeights, pool: PatternPool) -> None:
     """Require pattern ids of the pool, 2:4 masks, and neither where a block is absent."""
     name, present = layer.name, layer.block_mask
     ids = layer.pattern_ids
@@ -151,7 +155,7 @@ def check_blocks(layer, pool):
                  "positions in its rows", f"structure 'nm' keeps {NM_KEEP} of every {BLOCK}")
 
 
-def _check_pruned(layer, pool):
+def _check_pruned(layer: LayerWeights, pool: PatternPool) -> None:
     blocks = to_blocks(layer.weight)
     stray = (blocks != 0) & ~layer.kept(pool)
     if stray.any():
@@ -164,7 +168,7 @@ def _check_pruned(layer, pool):
         fail(f"{layer.name}: weight", f"block ({row}, {column}) has {value} at position {position}", rule)
 
 
-def check_encoder(layers, config):
+def check_encoder(layers: Mapping[str, LayerWeights], config: Mapping[str, Any]) -> None:
     """Require six layers for each encoder layer, in execution order, whose sizes fit together."""
     names = [layer_name(index, role) for index in range(config["num_hidden_layers"]) for role in ROLES]
     if list(layers) != names:

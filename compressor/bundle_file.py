@@ -10,12 +10,16 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from compressor.bundle_checks import BundleError, check_keys, fail
+from compressor.text_file import StrPath
 
 FORMAT = "hwgen-bundle"
 SCHEMA_VERSION = 1
@@ -24,7 +28,7 @@ _KEYS = ("format", "schema_version", *SECTIONS, "checksums")
 _REMEDY = "`compress export` writes bundles"
 
 
-def write_container(sections, path):
+def write_container(sections: Mapping[str, Any], path: StrPath) -> None:
     """Write the sections of a bundle, with their checksums, to ``path``; aside, then renamed.
 
     ``sections`` maps each of SECTIONS to plain values (dict, list, str, int, float, bool, None)
@@ -35,7 +39,7 @@ def write_container(sections, path):
     BundleError
         If a value is not plain.
     """
-    raw = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
+    raw: dict[str, Any] = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
     raw.update((key, sections[key]) for key in SECTIONS)
     raw["checksums"] = checksums(raw)
     buffer = io.BytesIO()  # torch.save to a path would write the path's name into the file
@@ -50,7 +54,7 @@ def write_container(sections, path):
         aside.unlink(missing_ok=True)
 
 
-def read_container(path):
+def read_container(path: StrPath) -> dict[str, Any]:
     """Sections of the bundle at ``path``, checksums verified.
 
     Raises
@@ -71,15 +75,15 @@ def read_container(path):
                           "export the model again with this version")
     check_keys("bundle", raw, _KEYS)
     expected = raw.pop("checksums")
-    found = checksums(raw)
-    check_keys("checksums", expected, tuple(found))
-    for name, digest in found.items():
+    digests = checksums(raw)
+    check_keys("checksums", expected, tuple(digests))
+    for name, digest in digests.items():
         if expected[name] != digest:
             fail(name, "differs from its checksum", "the file was changed or damaged; export it again")
     return {key: raw[key] for key in SECTIONS}
 
 
-def checksums(raw):
+def checksums(raw: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of every tensor by its dotted path, and under ``values`` of all plain values.
 
     A tensor counts with dtype, shape and bytes; the plain values count as JSON in their order, with
@@ -88,14 +92,14 @@ def checksums(raw):
     >>> sorted(checksums({"pool": {"patterns": torch.zeros(2)}, "keep": 8}))
     ['pool.patterns', 'values']
     """
-    digests = {}
+    digests: dict[str, str] = {}
     values = _plain(raw, "", digests)
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     digests["values"] = hashlib.sha256(text.encode()).hexdigest()
     return digests
 
 
-def tensor_to_array(where, tensor, dtype, shape):
+def tensor_to_array(where: str, tensor: Any, dtype: str, shape: Sequence[int]) -> npt.NDArray[Any]:
     """NumPy array of a tensor that must have one dtype (a NumPy name) and shape.
 
     >>> tensor_to_array("bias", torch.zeros(2), "float32", (2,))
@@ -111,7 +115,7 @@ def tensor_to_array(where, tensor, dtype, shape):
     return tensor.numpy()
 
 
-def _load(path):
+def _load(path: StrPath) -> Any:
     try:
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
@@ -131,7 +135,7 @@ def _load(path):
                           f"{_REMEDY}") from error
 
 
-def _plain(value, where, digests):
+def _plain(value: Any, where: str, digests: dict[str, str]) -> Any:
     """``value`` with None for tensors, whose digests are added; BundleError for what is not plain."""
     kind = type(value)
     if kind is torch.Tensor:
@@ -153,12 +157,12 @@ def _plain(value, where, digests):
     return value
 
 
-def _tensor_digest(where, tensor):
+def _tensor_digest(where: str, tensor: torch.Tensor) -> str:
     # A strided view could claim far more elements than the file holds.
     if tensor.layout != torch.strided or tensor.is_quantized or not tensor.is_contiguous():
         fail(where, "is not a plain contiguous tensor", "make it contiguous before saving")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         fail(where, "holds NaN or infinity", "finite numbers are required")
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
-    digest.update(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+    digest.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

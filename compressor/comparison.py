@@ -1,14 +1,17 @@
 """Several finished runs side by side: what each was, kept and reached."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, read_compression
 from compressor.recipes import Recipe
 from compressor.tasks import glue_score
+from compressor.text_file import StrPath
 
 
-def compare_runs(folders):
+def compare_runs(folders: Sequence[StrPath]) -> list[dict[str, Any]]:
     """One row for each model directory.
 
     Parameters
@@ -31,7 +34,7 @@ def compare_runs(folders):
     return [_row(Path(folder)) for folder in folders]
 
 
-def _row(folder):
+def _row(folder: Path) -> dict[str, Any]:
     info = read_compression(folder)
     recipe = Recipe.from_yaml(folder / RECIPE_FILE)
     try:
@@ -54,7 +57,7 @@ GLUE_EIGHT = (("mnli", "validation_matched_accuracy"), ("mnli", "validation_mism
 """The eight numbers whose geometric mean the papers call the average: task and metric."""
 
 
-def glue_averages(rows):
+def glue_averages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The papers' GLUE average of every method that has been run on all seven tasks with one seed.
 
     Returns
@@ -62,7 +65,7 @@ def glue_averages(rows):
     list of dict
         ``structure``, ``method``, ``seed`` and ``average``, in percent.
     """
-    groups = {}
+    groups: dict[tuple[str, str, int], dict[tuple[str, str], float]] = {}
     for row in rows:
         found = groups.setdefault((row["structure"], row["method"], row["seed"]), {})
         found |= {(row["task"], name): 100 * value for name, value in row["metrics"].items()}
@@ -71,7 +74,7 @@ def glue_averages(rows):
             for (structure, method, seed), found in groups.items() if all(key in found for key in GLUE_EIGHT)]
 
 
-def markdown_table(rows):
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a Markdown table; a run without a metric has an empty cell.
 
     >>> row = {"run": "a", "task": "sst2", "structure": "dense", "method": "dense", "kept": 1.0,

@@ -5,14 +5,17 @@ zero. The linear layer next to it multiplies its rows and columns accordingly be
 that the hardware does nothing for it; :meth:`Folding.unfold` gives the original parameters back.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor.quantization import quantize, quantize_layer
 
 
-def folding_path(name):
+def folding_path(name: str) -> str:
     """Key of a linear layer's folding among the operators.
 
     >>> folding_path("encoder.layer.0.output.dense")
@@ -37,13 +40,14 @@ class Folding:
         Real value of activation 0 in each output channel.
     """
 
-    column_factor: np.ndarray
-    input_zero: np.ndarray
-    row_factor: np.ndarray
-    output_center: np.ndarray
+    column_factor: npt.NDArray[np.float64]
+    input_zero: npt.NDArray[np.int64]
+    row_factor: npt.NDArray[np.float64]
+    output_center: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, shape, *, column_factor=1.0, input_zero=0, row_factor=1.0, output_center=0.0):
+    def of(cls, shape: Sequence[int], *, column_factor: npt.ArrayLike = 1.0, input_zero: npt.ArrayLike = 0,
+           row_factor: npt.ArrayLike = 1.0, output_center: npt.ArrayLike = 0.0) -> Self:
         """Folding of a layer of shape (rows, K); values that are left out change nothing."""
         rows, inner = shape
         return cls(column_factor=np.broadcast_to(np.asarray(column_factor, np.float64), inner),
@@ -85,7 +89,7 @@ class Folding:
                 "output_center": self.output_center.astype(np.float64)}
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_dict`."""
         return cls(column_factor=np.asarray(values["column_factor"], np.float64),
                    input_zero=np.asarray(values["input_zero"], np.int64),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from compressor.bundle import Bundle
 from compressor.encoder_scales import ActivationScales
 from compressor.host import BertHost
 from compressor.intops.encoder import IntegerEncoder
@@ -42,7 +43,7 @@ class GoldenModel:
         return self.host.classify(self.encoder.compute(x, lengths))
 
 
-def host_of(bundle):
+def host_of(bundle: Bundle) -> BertHost:
     """The host's part of a bundle: :class:`compressor.host.BertHost`.
 
     Raises

@@ -4,9 +4,12 @@ NumPy only and one definition, used for the golden model and for the hardware al
 from the same integers. Compared with transformers within float32 rounding.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor.architectures import ARCHITECTURES, Architecture
 from compressor.quantization import quantize
@@ -113,7 +116,7 @@ class BertHost:
         x = layer_norm(x, p["LayerNorm.weight"], p["LayerNorm.bias"], self.epsilon)
         return quantize(x, self.input_steps)
 
-    def inputs(self, batch):
+    def inputs(self, batch: Mapping[str, Any]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
         """What the encoder gets.
 
         Parameters
@@ -136,7 +139,7 @@ class BertHost:
         """Real values of the encoder's integers, float64, shape (batch, tokens, hidden)."""
         return np.asarray(output) * self.output_steps
 
-    def classify(self, output):
+    def classify(self, output: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Logits, float64, shape (batch, labels), of the encoder's integers (batch, tokens, hidden).
 
         Raises

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor.blocks import BLOCK, POSITIONS, to_blocks
 from compressor.intops import IntegerLinear
 from compressor.patterns import patterns_of_masks
+from compressor.pools import PatternPool
 
 STRUCTURES = ("pattern", "dense", "nm")
 """What a layer's blocks keep: the positions of a pattern, all, or 2 of every 4 along K."""
@@ -26,7 +28,7 @@ ROLES = {
 """The linear layers of one BERT encoder layer in execution order: role to module path."""
 
 
-def layer_name(index, role):
+def layer_name(index: int, role: str) -> str:
     """Module path of a linear layer, relative to the encoder model.
 
     >>> layer_name(3, "ffn1")
@@ -68,29 +70,29 @@ class LayerWeights:
     name: str
     role: str
     structure: str
-    weight: np.ndarray
-    block_mask: np.ndarray
-    pattern_ids: np.ndarray
-    masks: np.ndarray
-    bias: np.ndarray
-    multiplier: np.ndarray
-    shift: np.ndarray
-    weight_scale: np.ndarray
+    weight: npt.NDArray[np.int8]
+    block_mask: npt.NDArray[np.bool_]
+    pattern_ids: npt.NDArray[np.int16]
+    masks: npt.NDArray[np.uint16]
+    bias: npt.NDArray[np.int32]
+    multiplier: npt.NDArray[np.int64]
+    shift: npt.NDArray[np.int64]
+    weight_scale: npt.NDArray[np.float32]
     input_scale: float
     output_scale: float
 
     @property
-    def rows(self):
+    def rows(self) -> int:
         """Output rows."""
         return self.weight.shape[0]
 
     @property
-    def inner(self):
+    def inner(self) -> int:
         """Inner dimension K."""
         return self.weight.shape[1]
 
     @cached_property
-    def linear(self):
+    def linear(self) -> IntegerLinear:
         """The golden model of this layer.
 
         Raises
@@ -101,7 +103,7 @@ class LayerWeights:
         return IntegerLinear(weight=self.weight, bias=self.bias, multiplier=self.multiplier,
                              shift=self.shift)
 
-    def kept(self, pool):
+    def kept(self, pool: PatternPool) -> npt.NDArray[np.bool_]:
         """Kept positions, bool, shape (rows / 4 * K / 4, 16); False throughout an absent block."""
         if self.structure == "pattern":
             # -1 would index the last pattern; the block mask clears those blocks below.
@@ -112,25 +114,25 @@ class LayerWeights:
             kept = np.ones((self.block_mask.size, POSITIONS), bool)
         return kept & self.block_mask.reshape(-1, 1)
 
-    def packed_weights(self, pool):
+    def packed_weights(self, pool: PatternPool) -> npt.NDArray[np.int8]:
         """int8 array: the kept weights of each present block, in position order."""
         return to_blocks(self.weight)[self.kept(pool)]
 
-    def density(self, pool):
+    def density(self, pool: PatternPool) -> float:
         """Share of the weights that is kept, 0 to 1."""
         return float(self.kept(pool).mean())
 
-    def dequantized(self):
+    def dequantized(self) -> npt.NDArray[np.float32]:
         """Real weights, float32, shape (rows, K)."""
         return self.weight.astype(np.float32) * self.weight_scale[:, None]
 
-    def dequantized_bias(self):
+    def dequantized_bias(self) -> npt.NDArray[np.float32]:
         """Real bias, float32, shape (rows,)."""
         scale = self.input_scale * self.weight_scale.astype(np.float64)
         return (self.bias * scale).astype(np.float32)
 
 
-def pack_block_mask(block_mask):
+def pack_block_mask(block_mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """uint8 array of a block mask, 8 blocks a byte, first block in bit 0.
 
     >>> pack_block_mask(np.array([[True, False, True]])).tolist()
@@ -139,7 +141,7 @@ def pack_block_mask(block_mask):
     return np.packbits(block_mask.ravel(), bitorder="little")
 
 
-def unpack_block_mask(packed, rows, inner):
+def unpack_block_mask(packed: npt.NDArray[np.uint8], rows: int, inner: int) -> npt.NDArray[np.bool_]:
     """Inverse of :func:`pack_block_mask`: bool array of shape (rows / 4, inner / 4)."""
     shape = rows // BLOCK, inner // BLOCK
     bits = np.unpackbits(packed, count=shape[0] * shape[1], bitorder="little")

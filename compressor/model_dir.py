@@ -27,6 +27,7 @@ from compressor.removed_units import find_units
 from compressor.structures import NM, Dense, Pattern, Unstructured
 from compressor.targets import target_layers
 from compressor.tasks import TASKS
+from compressor.text_file import StrPath
 
 COMPRESSION_FILE = "compression.json"
 RECIPE_FILE = "recipe.yaml"
@@ -207,7 +208,7 @@ def load_model_dir(folder):
     return model, tokenizer, info
 
 
-def read_compression(folder):
+def read_compression(folder: StrPath) -> CompressionInfo:
     """The CompressionInfo of a model directory.
 
     Raises

@@ -2,8 +2,10 @@
 
 import functools
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ import yaml
 
 from compressor.attention_maps import map_pruning_of, set_map_pruning
 from compressor.bundle import Bundle, save_bundle
-from compressor.calibration import calibrate_linears
+from compressor.calibration import Methods, calibrate_linears
 from compressor.encoder_quantization import calibrate_encoder, quantize_encoder, to_tensors
 from compressor.encoder_scales import EncoderScales, ScalesError
 from compressor.golden_model import GoldenModel
@@ -30,15 +32,17 @@ from compressor.reload import (
 )
 from compressor.removed_units import shrink
 from compressor.structures import Dense, StructureError
-from compressor.tasks import compute_metrics
+from compressor.tasks import Task, compute_metrics
+from compressor.text_file import StrPath
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
                    "added_tokens.json")
 """Files of a model directory that rebuild its tokenizer; those that are there go into the bundle."""
 
 
-def export_model(model_dir, out, *, task, rows, validation=None, methods=None, attention_maps=None,
-           note=None):
+def export_model(model_dir: StrPath, out: StrPath, *, task: Task, rows: Sequence[dict[str, Any]],
+                 validation: Sequence[dict[str, Any]] | None = None, methods: Methods | None = None,
+                 attention_maps: bool | None = None, note: Callable[[str], None] | None = None) -> Bundle:
     """Quantize the model that ``compress train`` left in a directory, and write its bundle.
 
     Parameters

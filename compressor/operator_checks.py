@@ -1,6 +1,8 @@
 """What the ``operators`` of a bundle must satisfy: layout, ranges, and that they make an encoder."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +10,8 @@ import torch
 from compressor.bundle_checks import BundleError, check_integer, check_keys, check_scale, fail
 from compressor.folding import folding_path
 from compressor.intops.encoder import LINEAR_PATHS, OPERATOR_PATHS, IntegerEncoder, layer_path
-from compressor.pools import MAP_KEEPS
+from compressor.layer_weights import LayerWeights
+from compressor.pools import MAP_KEEPS, PatternPool
 
 SCALES_PATH = "encoder"
 """Key of the scales at both ends of the encoder."""
@@ -32,13 +35,13 @@ _LAYOUTS = {
 _KINDS = {"attention": "attention", "attention_norm": "layernorm", "gelu": "gelu", "output_norm": "layernorm"}
 
 
-def check_operators(operators, layers, config):
+def check_operators(operators: Any, layers: Mapping[str, LayerWeights], config: Mapping[str, Any]) -> None:
     """Require no operators, or all of an encoder's, each within its ranges and fitting its neighbours."""
     if type(operators) is not dict:
         fail("operators", f"is {type(operators).__name__}", "a dict is required")
     if not operators:
         return
-    kinds = {}
+    kinds: dict[str, str] = {}
     for index in range(config["num_hidden_layers"]):
         path = layer_path(index)
         kinds |= {f"{path}.{sub}": _KINDS[name] for name, (sub, _) in OPERATOR_PATHS.items()}
@@ -59,7 +62,7 @@ def check_operators(operators, layers, config):
         raise BundleError(f"operators: {error}") from error
 
 
-def check_maps(encoder, pool):
+def check_maps(encoder: IntegerEncoder, pool: PatternPool) -> None:
     """Require that all layers that prune attention maps do it alike, with patterns of the pool.
 
     The array decodes patterns of weights and of maps with one decoder.

@@ -1,21 +1,22 @@
 """Patterns as arrays: 0/1 masks of one 4x4 block, and what a set of them keeps. NumPy only."""
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor.blocks import BLOCK, POSITIONS
 
 
-def patterns_of_masks(masks):
+def patterns_of_masks(masks: npt.ArrayLike) -> npt.NDArray[np.uint8]:
     """Patterns of 16-bit masks: uint8 array, shape (P, 16).
 
     >>> patterns_of_masks([0x00F1])[0].tolist()
     [1, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]
     """
-    masks = np.asarray(masks, np.int64)
-    return (masks[:, None] >> np.arange(POSITIONS) & 1).astype(np.uint8)
+    bits = np.asarray(masks, np.int64)
+    return (bits[:, None] >> np.arange(POSITIONS) & 1).astype(np.uint8)
 
 
-def masks_of_patterns(patterns):
+def masks_of_patterns(patterns: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Inverse of :func:`patterns_of_masks`: int64 array, shape (P,).
 
     >>> masks_of_patterns(patterns_of_masks([7, 0xFFFF])).tolist()
@@ -28,7 +29,7 @@ BALANCES = ("row", "bank", "none")
 """How patterns may be balanced, see :func:`balance_groups`."""
 
 
-def balance_groups(keep, balance):
+def balance_groups(keep: int, balance: str) -> npt.NDArray[np.int64]:
     """Groups of positions that keep equally many: int array, shape (groups, positions of a group).
 
     "row": the four rows. "bank": in every row, the columns of each remainder by n = keep / 4, which keep one
@@ -59,7 +60,7 @@ def balance_groups(keep, balance):
     return rows.reshape(BLOCK, BLOCK // slots, slots).swapaxes(1, 2).reshape(BLOCK * slots, -1)
 
 
-def are_balanced(patterns, keep, balance):
+def are_balanced(patterns: npt.ArrayLike, keep: int, balance: str) -> npt.NDArray[np.bool_]:
     """Which patterns keep as many as they should in every group: bool array, shape (P,).
 
     >>> are_balanced(patterns_of_masks([0x3333, 0x5555]), 8, "bank").tolist()
@@ -69,7 +70,7 @@ def are_balanced(patterns, keep, balance):
     return (np.asarray(patterns)[:, groups].sum(axis=2, dtype=np.int64) * len(groups) == keep).all(axis=1)
 
 
-def candidate_patterns(keep=8, balance="none"):
+def candidate_patterns(keep: int = 8, balance: str = "none") -> npt.NDArray[np.uint8]:
     """Every pattern that satisfies the rules, ascending by mask: uint8 array, shape (C, 16).
 
     >>> [len(candidate_patterns(balance=balance)) for balance in ("none", "row", "bank")]
@@ -79,7 +80,7 @@ def candidate_patterns(keep=8, balance="none"):
     return patterns[are_balanced(patterns, keep, balance)]
 
 
-def reed_muller_patterns(balance="none"):
+def reed_muller_patterns(balance: str = "none") -> npt.NDArray[np.uint8]:
     """Weight-8 words of the Reed-Muller code RM(1,4), ascending by mask: uint8, shape (30, 16).
 
     The words are the affine functions of the four bits of a position. Any two of them share 0 or 4
@@ -95,7 +96,7 @@ def reed_muller_patterns(balance="none"):
     return sorted_by_mask(words[are_balanced(words, POSITIONS // 2, balance)])
 
 
-def retained_energy(patterns, blocks):
+def retained_energy(patterns: npt.ArrayLike, blocks: npt.ArrayLike) -> float:
     """Share of the squared weights kept by the best pattern of each block, 0 to 1.
 
     >>> retained_energy(patterns_of_masks([0x00FF]), np.eye(16)[:12])
@@ -107,6 +108,6 @@ def retained_energy(patterns, blocks):
     return float(best / total) if total else 1.0
 
 
-def sorted_by_mask(patterns):
+def sorted_by_mask(patterns: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The same patterns in ascending order of their masks."""
     return patterns[np.argsort(masks_of_patterns(patterns))]

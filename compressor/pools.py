@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor import pool_search
 from compressor.blocks import BLOCK, POSITIONS
@@ -55,11 +56,11 @@ class PatternPool:
     (2, True, ['0x3333', '0xcccc'])
     """
 
-    patterns: np.ndarray
+    patterns: npt.NDArray[np.uint8]
     keep: int = 8
     balance: str = "row"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         patterns = np.array(self.patterns)  # a copy of our own, which is then frozen
         if patterns.ndim != 2 or patterns.shape[1] != POSITIONS:
             raise PoolError(f"patterns must have shape (P, {POSITIONS}), not {patterns.shape}")
@@ -86,32 +87,32 @@ class PatternPool:
                             f'unequal numbers in its {self.balance}s; use balance "none"')
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of patterns P."""
         return len(self.patterns)
 
     @property
-    def masks(self):
+    def masks(self) -> tuple[int, ...]:
         """The patterns as 16-bit integers, position ``i`` in bit ``i``."""
         return tuple(masks_of_patterns(self.patterns).tolist())
 
     @property
-    def is_row_balanced(self):
+    def is_row_balanced(self) -> bool:
         """Whether every row of every pattern has the same number of ones."""
         rows = self.patterns.reshape(-1, BLOCK, BLOCK).sum(axis=2)
         return bool((rows == rows[0, 0]).all())
 
     @property
-    def serves_maps(self):
+    def serves_maps(self) -> bool:
         """Whether attention maps may use its patterns: every row must fill the slots of the array."""
         return self.is_row_balanced and self.keep in MAP_KEEPS
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, PatternPool):
             return NotImplemented
         return (self.masks, self.keep, self.balance) == (other.masks, other.keep, other.balance)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self.masks, self.keep, self.balance))
 
 

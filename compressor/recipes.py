@@ -15,7 +15,7 @@ A recipe is a list of stages that run one after the other on one model::
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -33,6 +33,7 @@ from compressor.recipe_sections import (
     Training,
 )
 from compressor.recipe_stages import STAGE_ORDER, Stage
+from compressor.text_file import StrPath
 
 PRESET_DIR = Path(__file__).parent / "presets"
 
@@ -135,7 +136,7 @@ class Recipe(Section):
                              "says what is kept; remove it")
 
     @property
-    def prunes(self):
+    def prunes(self) -> bool:
         """Whether any stage prunes weights, or keeps what the model's directory says is pruned."""
         return (self.structure.kind == "model"
                 or any(stage.method not in ("dense", "quantize") for stage in self.stages))
@@ -145,7 +146,7 @@ class Recipe(Section):
         return self.attention_maps is not None and (stage.method != "dense" or not self.prunes)
 
     @classmethod
-    def from_yaml(cls, path):
+    def from_yaml(cls, path: StrPath) -> Self:
         """Read and check a recipe file; RecipeError says in one line what is wrong with it."""
         try:
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -156,7 +157,7 @@ class Recipe(Section):
         return cls.from_dict(values, source=str(path))
 
     @classmethod
-    def from_dict(cls, values, *, source="recipe"):
+    def from_dict(cls, values: Any, *, source: str = "recipe") -> Self:
         """Check the plain values of a recipe; ``source`` names it in errors.
 
         >>> Recipe.from_dict({"schema_version": 1, "stages": [{"method": "dense", "epochs": 1}]}).prunes
@@ -171,22 +172,22 @@ class Recipe(Section):
             raise RecipeError(f"{source}: {_first_problem(error)}") from error
 
     @classmethod
-    def preset(cls, name):
+    def preset(cls, name: str) -> Self:
         """Read a recipe that comes with the package; see :func:`preset_names`."""
         if name not in preset_names():
             raise RecipeError(f"unknown preset {name!r}; use one of {', '.join(preset_names())}")
         return cls.from_yaml(PRESET_DIR / f"{name}.yaml")
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, defaults included; without a pool where none is used."""
         return self.model_dump(mode="json", exclude=None if self.structure.kind == "pattern" else {"pool"})
 
-    def to_yaml(self):
+    def to_yaml(self) -> str:
         """YAML text that :meth:`from_yaml` reads back as an equal recipe."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-def changed_recipe(recipe, changes):
+def changed_recipe(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
     """A recipe with other values.
 
     Parameters
@@ -216,19 +217,19 @@ def changed_recipe(recipe, changes):
     return Recipe.from_dict(values, source=", ".join(f"{key}={value}" for key, value in changes.items()))
 
 
-def preset_names():
+def preset_names() -> list[str]:
     """Names of the recipes that come with the package, sorted."""
     return sorted(path.stem for path in PRESET_DIR.glob("*.yaml"))
 
 
-def as_recipe(recipe):
+def as_recipe(recipe: "Recipe | Mapping[str, Any] | StrPath") -> Recipe:
     """A recipe from itself, its plain values, the name of a preset or the path of a file; RecipeError."""
     if isinstance(recipe, Recipe):
         return recipe
     return Recipe.from_dict(dict(recipe)) if isinstance(recipe, Mapping) else load_recipe(str(recipe))
 
 
-def load_recipe(name):
+def load_recipe(name: str) -> Recipe:
     """A preset by its name, or a recipe file by its path."""
     if name in preset_names():
         return Recipe.preset(name)

@@ -1,13 +1,16 @@
 """From a bundle back to a Hugging Face model and tokenizer: needs no other file, no hub."""
 
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 
 from compressor.architectures import ARCHITECTURES
 from compressor.attention_maps import set_map_pruning
+from compressor.bundle import Bundle
 from compressor.bundle_checks import BundleError, check_choice
 
 
@@ -46,7 +49,7 @@ def layer_parameter(model, name, kind):
     return f"{prefix}{module_path(model, name)}.{kind}"
 
 
-def to_model(bundle):
+def to_model(bundle: Bundle) -> Any:
     """The bundle's model in float32, in evaluation mode: host part and dequantized weights.
 
     Its attention maps are pruned if the bundle's are, and its layers are as small where heads and neurons
@@ -94,7 +97,7 @@ def _resize(model, layers):
                                             torch.nn.Linear(layer.inner, layer.rows))
 
 
-def to_tokenizer(bundle):
+def to_tokenizer(bundle: Bundle) -> Any:
     """The bundle's tokenizer, rebuilt from its files.
 
     Raises
@@ -128,7 +131,8 @@ def load_tokenizer(folder, config):
     return tokenizer
 
 
-def encode(tokenizer, sentences, max_tokens, batch_size=32):
+def encode(tokenizer: Any, sentences: Sequence[Any], max_tokens: int,
+           batch_size: int = 32) -> Iterator[dict[str, Any]]:
     """Model inputs of sentences, padded to ``max_tokens``: yields dicts of int64 tensors (B, S).
 
     A sentence is a string, or a pair of strings.

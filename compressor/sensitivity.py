@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -11,17 +12,19 @@ from transformers import DataCollatorWithPadding
 
 from compressor.encoding import EncodedRows
 from compressor.masks import FixedMasks
-from compressor.recipes import RecipeError
+from compressor.recipes import Recipe, RecipeError
 from compressor.sampling import LengthGroupedSampler
 from compressor.spans import EncodedSpans
 from compressor.stages import StageState
-from compressor.text_file import write_text
+from compressor.tasks import TaskData
+from compressor.text_file import StrPath, write_text
 from compressor.training_run import load_model
 
 BATCH = 64
 
 
-def run_sensitivity(recipe, *, model_name, data, density=0.5, retrain_steps=0, out=None):
+def run_sensitivity(recipe: Recipe, *, model_name: str, data: TaskData, density: float = 0.5,
+                    retrain_steps: int = 0, out: StrPath | None = None) -> dict[str, Any]:
     """Measure the layers of a model on a task's validation rows, see :func:`measure_sensitivity`.
 
     Parameters

@@ -7,10 +7,12 @@ from.
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor import synthetic_task
 from compressor.spans import checked_answers
 from compressor.task_files import TaskError, read_split
+from compressor.text_file import StrPath
 
 GLUE_DATASET, SQUAD_DATASET = "nyu-mll/glue", "rajpurkar/squad"
 
@@ -41,7 +43,7 @@ class Task:
     spans: bool = False
 
     @property
-    def primary_metric(self):
+    def primary_metric(self) -> str:
         """The metric that GLUE reports."""
         return self.metrics[0]
 
@@ -85,7 +87,8 @@ def get_task(name):
     return TASKS[name]
 
 
-def load_task(name, *, data=None, train_rows=None, validation_rows=None, seed=0):
+def load_task(name: str, *, data: StrPath | None = None, train_rows: int | None = None,
+              validation_rows: int | None = None, seed: int = 0) -> TaskData:
     """Rows of a task.
 
     Parameters
@@ -227,7 +230,7 @@ _METRICS = {"accuracy": _accuracy, "f1": _f1, "matthews_correlation": _matthews,
             "spearman": _spearman, "pearson": _pearson}
 
 
-def glue_score(scores):
+def glue_score(scores: npt.ArrayLike) -> float:
     """The papers' GLUE average: the geometric mean of the scores (MNLI's two counted separately).
 
     >>> round(glue_score([84.5, 84.8, 92.5, 91.6, 56.7, 89.6, 91.7, 70.7]), 1)  # dense BERT-base

@@ -1,12 +1,14 @@
 """Unlabelled sentences for recovery: read from text and row files, without repetitions."""
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from compressor.task_files import ENDINGS, TaskError, read_rows
 from compressor.tasks import Task, TaskData
+from compressor.text_file import StrPath
 
 TEXT = Task(name="text", fields=("sentence",), labels=(), metrics=())
 """What an encoder is called to have been trained on, when it was plain text."""
@@ -21,7 +23,7 @@ HELD_OUT_MAX = 512
 """Sentences held out for evaluation; a tenth of the sentences, if that is less."""
 
 
-def load_text(files, *, rows=None, seed=0):
+def load_text(files: Sequence[StrPath], *, rows: int | None = None, seed: int = 0) -> TaskData:
     """Sentences of some files, as task data without labels.
 
     Parameters

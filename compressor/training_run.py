@@ -39,8 +39,9 @@ from compressor.removed_units import compact
 from compressor.spans import EncodedSpans
 from compressor.stage_callback import latest_checkpoint
 from compressor.structures import Dense
-from compressor.tasks import compute_metrics
+from compressor.tasks import TaskData, compute_metrics
 from compressor.text_data import TEXT
+from compressor.text_file import StrPath
 from compressor.tiny_model import build_tiny_model, label_config
 from compressor.trainer import CompressionTrainer, training_arguments
 
@@ -65,12 +66,13 @@ class RunResult:
     steps: int
     metrics: dict[str, Any]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**asdict(self), "directory": str(self.directory)}
 
 
-def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False):
+def run_training(recipe: Recipe, *, model_name: str, data: TaskData, out: StrPath, resume: bool = False,
+                 overwrite: bool = False) -> RunResult:
     """Run a recipe.
 
     Parameters
@@ -131,7 +133,7 @@ def run_training(recipe, *, model_name, data, out, resume=False, overwrite=False
     return RunResult(finished=True, metrics=metrics, **result)
 
 
-def plan_training(recipe, *, model_name, data):
+def plan_training(recipe: Recipe, *, model_name: str, data: TaskData) -> dict[str, Any]:
     """What a run would do, as plain values; arguments as for :func:`run_training`.
 
     Returns

@@ -6,7 +6,9 @@ Loads neither torch nor amaranth: drivers read builds on boards that have neithe
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
+from compressor.text_file import StrPath
 from hwgen.plan import Plan, PlanError
 
 MANIFEST = "manifest.json"
@@ -21,7 +23,7 @@ class BuildError(RuntimeError):
     """A build that cannot be written or read; the message says what to do."""
 
 
-def read_manifest(directory):
+def read_manifest(directory: StrPath) -> dict[str, Any] | None:
     """The manifest of a build as a dict; None if the directory is no build."""
     try:
         manifest = json.loads((Path(directory) / MANIFEST).read_text())
@@ -31,7 +33,7 @@ def read_manifest(directory):
     return manifest if ours and isinstance(manifest.get("files"), dict) else None
 
 
-def load_plan(directory):
+def load_plan(directory: StrPath) -> Plan:
     """The plan of a build; BuildError or PlanError if the directory holds none."""
     directory = Path(directory)
     if not (directory / MANIFEST).is_file():
@@ -44,7 +46,7 @@ def load_plan(directory):
         raise PlanError(f"{directory}: plan.json: {error}") from error
 
 
-def verify_build(directory):
+def verify_build(directory: StrPath) -> None:
     """Compare every file of a build with its manifest; BuildError names the first that differs."""
     directory = Path(directory)
     manifest = read_manifest(directory)
@@ -58,7 +60,7 @@ def verify_build(directory):
             raise BuildError(f"{directory}: {name} differs from {MANIFEST}; build again")
 
 
-def verilog_files(directory):
+def verilog_files(directory: StrPath) -> list[Path]:
     """Verilog files of a build; BuildError if it was built without."""
     listed = Path(directory) / "rtl" / "files.f"
     if not listed.is_file():
@@ -66,7 +68,7 @@ def verilog_files(directory):
     return [listed.with_name(name) for name in listed.read_text().split()]
 
 
-def digest(path):
+def digest(path: StrPath) -> str:
     """SHA-256 of a file, as hex."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

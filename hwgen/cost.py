@@ -7,10 +7,13 @@ multipliers x cycles.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from hwgen.encoder_program import EncoderProgram, whole_program
 from hwgen.encoder_stream import stream_items
 from hwgen.memory_image import block_parts
+from hwgen.plan import LayerPlan, Plan
+from hwgen.program import Program
 from rtl_templates.program_format import DESCRIPTOR_BYTES
 from rtl_templates.slot_assignment import SIZE
 from rtl_templates.timing import NominalMemory, predict
@@ -78,7 +81,7 @@ class CostReport:
     program_bytes: int
     whole_encoder: bool = False
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
 
@@ -96,12 +99,13 @@ def predict_program(plan, program, memory=None):
     return predict(plan.spec, program.descriptors, items, memory or NominalMemory(), (program.tokens,))
 
 
-def program_cycles(plan):
+def program_cycles(plan: Plan) -> int:
     """Cycles of the program that a build of the plan runs on its longest sequence."""
     return predict_program(plan, whole_program(plan)).cycles
 
 
-def cost_report(plan, program, memory=None):
+def cost_report(plan: Plan, program: Program | EncoderProgram,
+                memory: NominalMemory | None = None) -> CostReport:
     """Cost of a program, layer by layer.
 
     Parameters
@@ -161,7 +165,7 @@ def encoder_macs(plan, tokens):
     return round(macs)
 
 
-def array_cycles(layer, units, groups):
+def array_cycles(layer: LayerPlan, units: int, groups: int) -> int:
     """Cycles of a layer's passes.
 
     Parameters

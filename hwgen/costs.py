@@ -1,17 +1,20 @@
 """What an accelerator takes for each K-step: the file from which ``compress`` chooses densities."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
+from compressor.bundle import Bundle
 from compressor.layer_weights import STRUCTURES
-from compressor.text_file import write_text
+from compressor.text_file import StrPath, write_text
 from hwgen.cost import array_cycles
 from hwgen.memory_image import block_parts
-from hwgen.planner import make_plan
+from hwgen.planner import PlanRequest, make_plan
 
 FORMAT, SCHEMA_VERSION = "hwgen-costs", 1
 
 
-def cost_table(bundle, request=None):
+def cost_table(bundle: Bundle, request: PlanRequest | None = None) -> dict[str, Any]:
     """Costs on the accelerator that a bundle would get, as plain values.
 
     Cycles of another bundle of the same sizes are about ``fixed_cycles`` plus, for every tile of 4R rows,
@@ -43,6 +46,6 @@ def cost_table(bundle, request=None):
             "fixed_cycles": plan.predicted_cycles - passes, "cycles": plan.predicted_cycles}
 
 
-def write_costs(values, path):
+def write_costs(values: Mapping[str, Any], path: StrPath) -> None:
     """Write a cost table, aside first and then renamed."""
     write_text(path, json.dumps(values, indent=1) + "\n")

@@ -8,14 +8,19 @@ programs by R and T, cycles by what they depend on (most pools in ROM and RAM on
 import functools
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
+from compressor.bundle import Bundle
+from compressor.text_file import StrPath
 from hwgen.cost import predict_program
 from hwgen.devices import DEVICES
 from hwgen.encoder_program import whole_program
 from hwgen.encoder_stream import stream_beats, stream_items
+from hwgen.model_sizes import BUS_BITS, CANDIDATE_LANES, ModelSizes
 from hwgen.plan import Plan, PlanError
-from hwgen.planner import BUS_BITS, CANDIDATE_LANES, USABLE, ModelSizes, PlanRequest, make_plan, refusal
+from hwgen.planner import USABLE, PlanRequest, make_plan, refusal
 from hwgen.program import linear_program
 from hwgen.resource_model import modelled_resources
 from rtl_templates.array_spec import Accumulation, PoolStorage
@@ -50,11 +55,11 @@ class DesignPoint:
     accumulation: str = "tree"
 
     @property
-    def plainness(self):
+    def plainness(self) -> tuple[bool, "DesignPoint"]:
         """Smaller for the plainer of points that cost the same: a pool in ROM, a smaller array."""
         return self.pool != PoolStorage.ROM, self
 
-    def command(self, model, out, device, tokens):
+    def command(self, model: StrPath, out: StrPath, device: str, tokens: int) -> str:
         """The `hwgen build` command that builds the point."""
         words = ["hwgen", "build", "--model", str(model), "--out", str(out), "--device", device,
                  "--tokens", str(tokens), "--rows", str(self.rows), "--lanes", str(self.lanes),
@@ -94,16 +99,16 @@ class Evaluation:
     reason: str = ""
 
     @property
-    def values(self):
+    def values(self) -> tuple[int, ...]:
         """The objectives, in the order of :data:`OBJECTIVES`."""
         return tuple(getattr(self, name) for name in OBJECTIVES)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_dict`."""
         return cls(**{**values, "point": DesignPoint(**values["point"])})
 
@@ -124,7 +129,7 @@ class Evaluator:
         If the device is unknown, or no accelerator can run the bundle.
     """
 
-    def __init__(self, bundle, device, tokens=None):
+    def __init__(self, bundle: Bundle, device: str, tokens: int | None = None) -> None:
         if device not in DEVICES:
             raise PlanError(f"unknown device {device!r}; known are {', '.join(DEVICES)}")
         self.bundle, self.device = bundle, DEVICES[device]
@@ -137,9 +142,11 @@ class Evaluator:
         self.buses = tuple(bits for bits in BUS_BITS
                            if (64 if first.attention else 32) <= bits <= self.device.bus_bits)
         self.layer_plans, self.widest_bus = first.layer_plans, first.widest_bus
-        self._programs, self._timed, self._known = {}, {}, {}
+        self._programs: dict[tuple[Any, ...], Any] = {}
+        self._timed: dict[tuple[Any, ...], tuple[int, int]] = {}
+        self._known: dict[DesignPoint, Evaluation] = {}
         self.seconds = 0.0
-        self._sizes = functools.cache(self._sizes)
+        self._known_sizes = functools.cache(self._sizes)
 
     def point(self, rows, lanes, bus_bits, pool, accumulation):
         """The point with these sizes, its bus at most as wide as the words allow."""
@@ -152,7 +159,7 @@ class Evaluator:
         return self(DesignPoint(array.units, array.lanes, plan.spec.bus_bits, str(array.storage),
                                 str(array.accumulation)))
 
-    def __call__(self, point):
+    def __call__(self, point: DesignPoint) -> Evaluation:
         """Evaluate a point.
 
         Returns
@@ -177,12 +184,12 @@ class Evaluator:
         """Points evaluated in a second of processor time, so far; refused ones take time and do not count."""
         return len(self._known) / max(self.seconds, 1e-9)
 
-    def least_cycles(self, point):
+    def least_cycles(self, point: DesignPoint) -> int:
         """Cycles of the passes of a point's linear layers: a lower bound that is quick to find."""
-        sizes = self._sizes(point.pool, point.bus_bits, point.accumulation, self.tokens)
+        sizes = self._known_sizes(point.pool, point.bus_bits, point.accumulation, self.tokens)
         return sizes.least_cycles(point.rows, point.lanes, self.tokens)
 
-    def plan(self, point):
+    def plan(self, point: DesignPoint) -> Plan:
         """The plan of a point, without its cycles; whether it fits does not count."""
         return self._plan(point)[0]
 
@@ -207,7 +214,7 @@ class Evaluator:
         return Evaluation(point=point, fits=True, cycles=cycles, bytes=moved, excess=excess, **common)
 
     def _plan(self, point):
-        sizes = self._sizes(point.pool, point.bus_bits, point.accumulation, self.tokens)
+        sizes = self._known_sizes(point.pool, point.bus_bits, point.accumulation, self.tokens)
         for overlap in (True, False):
             spec = sizes.sizes(point.rows, point.lanes, self.tokens, self.device, overlap=overlap)
             needs = modelled_resources(spec, self.device.family, self.device.urams)
@@ -274,7 +281,7 @@ def pareto_front(evaluations):
     return front
 
 
-def with_share(plan, share):
+def with_share(plan: Plan, share: float) -> Plan:
     """The same plan if each tile had only a share of its K-steps, rounded up: what sparsity would give."""
     layers = tuple(replace(layer, ksteps=tuple(max(1, -int(-ksteps * share // 1)) for ksteps in layer.ksteps))
                    for layer in plan.layers)

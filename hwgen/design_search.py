@@ -12,13 +12,14 @@ again, since the search goes on until the study holds enough.
 import functools
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 
 from compressor.bundle import load_bundle
-from hwgen.design_points import OBJECTIVES, ROWS, Evaluation, Evaluator, pareto_front
+from hwgen.design_points import OBJECTIVES, ROWS, DesignPoint, Evaluation, Evaluator, pareto_front
 from hwgen.explore_study import add_batch, known_points, one_line, open_study
 from hwgen.plan import PlanError
 from hwgen.planner import CANDIDATE_ROWS, CYCLES_TOLERANCE
@@ -86,18 +87,19 @@ class Exploration:
     points_per_second: float = 0.0
 
     @property
-    def fastest(self):
+    def fastest(self) -> Evaluation | None:
         """The point with the fewest cycles, of several the one with the fewest LUTs."""
         return self.front[0] if self.front else None
 
     @property
-    def thriftiest(self):
+    def thriftiest(self) -> Evaluation | None:
         """By the planner's own measure: least LUTs x cycles of those about as fast as any."""
-        fast = [one for one in self.front if one.cycles <= CYCLES_TOLERANCE * self.fastest.cycles]
+        fast = [one for one in self.front if one.cycles <= CYCLES_TOLERANCE * self.front[0].cycles]
         return min(fast, key=lambda one: (one.luts * one.cycles, one.point.plainness), default=None)
 
 
-def search_designs(evaluator, request, *, workers=1, progress=None):
+def search_designs(evaluator: Evaluator, request: ExploreRequest, *, workers: int = 1,
+                   progress: Callable[[int], None] | None = None) -> Exploration:
     """Search until ``request.points`` points are known.
 
     Parameters
@@ -209,7 +211,7 @@ def search(evaluator, known, seed, *, enough=BATCH):
             yield new[point]
 
 
-def all_points(evaluator):
+def all_points(evaluator: Evaluator) -> Iterator[DesignPoint]:
     """Every point of the space, each once, some of them with sizes that contradict each other."""
     seen = set()
     for rows in ROWS:

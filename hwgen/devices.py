@@ -19,11 +19,11 @@ class MemoryKind:
     halves: bool = False
 
     @property
-    def bits(self):
+    def bits(self) -> int:
         """Bits of one block."""
         return max(width * depth for width, depth in self.shapes)
 
-    def blocks(self, width, depth, count=1):
+    def blocks(self, width: int, depth: int, count: int = 1) -> int:
         """Blocks of ``count`` memories with one write port and one read port each.
 
         >>> BRAM36.blocks(256, 1024), BRAM36.blocks(8, 64), BRAM36.blocks(8, 64, count=8)

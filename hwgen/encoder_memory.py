@@ -1,18 +1,22 @@
 """Input and output memory of an encoder's run: sequences one after another, in word order."""
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from hwgen.encoder_program import EncoderProgram
 from hwgen.program import TENSOR_ALIGNMENT
 from rtl_templates.word_format import pack_words, unpack_words
 
 
-def strides(program):
+def strides(program: EncoderProgram) -> tuple[int, int]:
     """Bytes from a sequence's input to the next one's, and from a sequence's output to the next one's."""
     return tuple(-(-size // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
                  for size in (program.input_bytes, program.output_bytes))
 
 
-def input_memory(program, x, lanes):
+def input_memory(program: EncoderProgram, x: npt.NDArray[Any], lanes: int) -> npt.NDArray[np.uint8]:
     """Input memory of sequences: uint8 array, shape (sequences, input stride).
 
     Parameters
@@ -31,7 +35,8 @@ def input_memory(program, x, lanes):
     return memory
 
 
-def output_states(program, memory, lanes):
+def output_states(program: EncoderProgram, memory: npt.NDArray[np.uint8],
+                  lanes: int) -> npt.NDArray[np.int64]:
     """Last hidden states in output memory.
 
     Parameters

@@ -6,11 +6,12 @@ context of a head, later the branches of both norms. What shares a place is neve
 that no wait comes from it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compressor.intops.encoder import LINEAR_PATHS
 from hwgen.hazards import with_waits
-from hwgen.plan import PlanError
+from hwgen.plan import AttentionPlan, LayerPlan, Plan, PlanError
 from hwgen.program import TENSOR_ALIGNMENT, Program, Tensor, linear_program
 from rtl_templates.program_format import SIDE_BANK, Descriptor, Flag, Opcode
 from rtl_templates.slot_assignment import SIZE
@@ -46,7 +47,7 @@ class EncoderProgram(Program):
         return {name: self.steps.index(name) for name in self.layers}
 
 
-def encoder_program(plan, tokens=None, *, every_layer=False):
+def encoder_program(plan: Plan, tokens: int | None = None, *, every_layer: bool = False) -> EncoderProgram:
     """The whole encoder: load the embeddings, run all layers, store the last hidden states.
 
     Parameters
@@ -77,7 +78,8 @@ def encoder_program(plan, tokens=None, *, every_layer=False):
     return builder.finish()
 
 
-def encoder_words(layers, attention, tokens, lanes):
+def encoder_words(layers: Sequence[LayerPlan], attention: Sequence[AttentionPlan], tokens: int,
+                  lanes: int) -> tuple[int, int]:
     """Words of the main and of the side bank that :func:`encoder_program` needs.
 
     Parameters
@@ -249,6 +251,6 @@ class _Builder:
         return -(-self._bytes // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
 
 
-def whole_program(plan, tokens=None):
+def whole_program(plan: Plan, tokens: int | None = None) -> Program:
     """What a build runs: the whole encoder, or all linear layers if the accelerator has no more."""
     return encoder_program(plan, tokens) if plan.attention else linear_program(plan, tokens=tokens)

@@ -5,11 +5,16 @@ loader reaches them, the layer before, which used the tables before, is finished
 since, so the first of them has been computed.
 """
 
-import numpy as np
+from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
+
+from compressor.bundle import Bundle
 from compressor.intops.encoder import LINEAR_PATHS
 from hwgen.encoder_program import attention_tiles
 from hwgen.memory_image import layer_packets
+from hwgen.plan import Plan
 from rtl_templates.gelu_table import GeluTableSpec
 from rtl_templates.layernorm_spec import HEADER_RECORDS, RECORD_BITS, LayerNormSpec
 from rtl_templates.tile_format import Table
@@ -40,7 +45,8 @@ def stream_beats(plan, items):
                1 if isinstance(item, LocalPacket) else plan.spec.tiles.beats(item[1]) for item in items)
 
 
-def encoder_packets(bundle, plan, tokens=None):
+def encoder_packets(bundle: Bundle, plan: Plan,
+                    tokens: int | None = None) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
     """Yield (name, packet) for the whole stream, in order; packets are uint8 arrays.
 
     Names are those of linear layers, and "<encoder layer>: tables" and ": attention".

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from compressor.bundle import Bundle
 from hwgen.cost import program_cycles
 from hwgen.encoder_program import whole_program
-from hwgen.plan import PlanError, configuration_hash
+from hwgen.plan import Plan, PlanError, configuration_hash
 from hwgen.planner import PlanRequest, make_plan
 from rtl_templates.array_spec import PoolStorage
 from rtl_templates.slot_assignment import SIZE, SlotAssignment
@@ -14,7 +15,7 @@ from rtl_templates.slot_assignment import SIZE, SlotAssignment
 MISFIT = "the bundle does not fit: "
 
 
-def fit_plan(bundle, built, tokens=None):
+def fit_plan(bundle: Bundle, built: Plan, tokens: int | None = None) -> Plan:
     """Plan a bundle for the hardware of another plan.
 
     Parameters

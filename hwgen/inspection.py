@@ -1,20 +1,23 @@
 """What a bundle holds, and what its patterns cost in hardware."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from compressor.layer_weights import POSITIONS
+from compressor.blocks import POSITIONS
+from compressor.bundle import Bundle
 from compressor.pools import build_pool
 from hwgen.cost import array_cycles, dense_array_cycles
-from hwgen.planner import PlanRequest, make_plan, pool_assignment
+from hwgen.model_sizes import pool_assignment
+from hwgen.planner import PlanRequest, make_plan
 from hwgen.resource_model import mux_luts, routing_luts
 
 SUMMED = ("weights", "kept", "nonzeros", "blocks", "present_blocks", "cycles", "dense_cycles")
 """Facts of a layer that add up over layers."""
 
 
-def inspect_bundle(bundle, request=None):
+def inspect_bundle(bundle: Bundle, request: PlanRequest | None = None) -> dict[str, Any]:
     """Facts about a bundle as plain values.
 
     Parameters

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from compressor.layer_weights import to_blocks
+from compressor.blocks import to_blocks
+from compressor.layer_weights import LayerWeights
 from hwgen.plan import PlanError
-from rtl_templates.array_spec import PoolStorage
+from rtl_templates.array_spec import ArraySpec, PoolStorage
 from rtl_templates.slot_assignment import SIZE
 
 NM_SLOTS = 2
 """Slots n of an array that runs 2:4 layers: both kept weights of a block row in one K-step."""
 
 
-def block_parts(structure, slots):
+def block_parts(structure: str, slots: int) -> int:
     """K-steps that one column of blocks takes.
 
     >>> block_parts("dense", 2), block_parts("pattern", 2)
@@ -40,7 +42,7 @@ def kept_columns(layer, units):
     return kept
 
 
-def tile_ksteps(layer, units, slots):
+def tile_ksteps(layer: LayerWeights, units: int, slots: int) -> tuple[int, ...]:
     """K-steps of each tile: tuple of int."""
     parts = block_parts(layer.structure, slots)
     return tuple((kept_columns(layer, units).sum(axis=1) * parts).tolist())
@@ -202,7 +204,7 @@ def _pad_rows(values, units, fill):
     return np.pad(values, (0, units * SIZE - len(values)), constant_values=fill)
 
 
-def pattern_memory(array):
+def pattern_memory(array: ArraySpec) -> npt.NDArray[np.uint32]:
     """Contents of a RAM pool: uint32 array, two words an entry (low half first), by entry code.
 
     Codes that no entry has are 0.

@@ -6,12 +6,15 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from compressor.bundle import load_bundle
+from compressor.text_file import StrPath
 from hwgen import reports
 from hwgen.build_directory import (
     EMITTERS,
@@ -32,7 +35,7 @@ from hwgen.fitting import fit_plan
 from hwgen.hls import files as hls
 from hwgen.memory_image import image_packets, pattern_memory, write_packets
 from hwgen.plan import Plan
-from hwgen.planner import make_plan
+from hwgen.planner import PlanRequest, make_plan
 from hwgen.program import listing
 from hwgen.report.files import write_report
 from hwgen.vendor.files import write_vendor_files
@@ -51,7 +54,7 @@ class Build:
     plan: Plan
     cost: CostReport
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: sizes, exact cycles, modelled resources."""
         plan, cost, array = self.plan, self.cost, self.plan.spec.array
         return {"directory": str(self.directory), "configuration_hash": plan.configuration_hash,
@@ -62,7 +65,9 @@ class Build:
                 "layers": [asdict(layer) for layer in cost.layers]}
 
 
-def build(model, out, request=None, progress=None, *, emit=("verilog",), hardware=None):
+def build(model: StrPath, out: StrPath, request: PlanRequest | None = None,
+          progress: Callable[[str], None] | None = None, *, emit: Sequence[str] = ("verilog",),
+          hardware: StrPath | None = None) -> Build:
     """Generate an accelerator for a bundle, or what an accelerator that exists needs to run it.
 
     Parameters

@@ -9,10 +9,13 @@ output registers are both used it does not time. It knows nothing of jitter and 
 import json
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
+from typing import Any
 
+from compressor.text_file import StrPath
 from hwgen.toolchain import ToolError, find_tool, run_tool
 from hwgen.vendor import lattice
 
@@ -39,14 +42,15 @@ class Placement:
     """
 
     part: str
-    fmax_mhz: dict
+    fmax_mhz: dict[int, float]
     median_mhz: float
-    used: dict
-    available: dict
-    critical_path: list
+    used: dict[str, int]
+    available: dict[str, int]
+    critical_path: list[dict[str, Any]]
 
 
-def place(directory, seeds=(1, 2, 3), progress=None):
+def place(directory: StrPath, seeds: Sequence[int] = (1, 2, 3),
+          progress: Callable[[str], None] | None = None) -> Placement:
     """Synthesize, place and route the Verilog of a build for :data:`hwgen.vendor.lattice.DEVICE`.
 
     Parameters
@@ -88,7 +92,7 @@ def place(directory, seeds=(1, 2, 3), progress=None):
     return read_reports(reports)
 
 
-def read_reports(reports):
+def read_reports(reports: Mapping[int, str]) -> Placement:
     """Placement from nextpnr's JSON reports, text by seed."""
     found = {}
     try:
@@ -109,16 +113,17 @@ def read_reports(reports):
                      critical_path=path)
 
 
-def _slowest(paths):
+def _slowest(paths: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Steps of the longest path between two registers of the clock."""
     clocked = [path["path"] for path in paths
                if path["from"].startswith("posedge") and path["to"].startswith("posedge")]
-    steps = max(clocked, key=lambda path: sum(step["delay"] for step in path), default=[])
+    steps: list[dict[str, Any]] = max(
+        clocked, key=lambda path: sum(step["delay"] for step in path), default=[])
     return [{"type": step["type"], "delay": round(step["delay"], 2), "cell": step["to"]["cell"]}
             for step in steps]
 
 
-def placement_lines(placement):
+def placement_lines(placement: Placement) -> Iterator[str]:
     """The placement as text."""
     seeds = ", ".join(f"{mhz:.1f}" for mhz in placement.fmax_mhz.values())
     count = len(placement.fmax_mhz)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 from rtl_templates.array_spec import AcceleratorSpec, Accumulation, ArraySpec, EncoderSpec, PoolStorage
 from rtl_templates.slot_assignment import SlotAssignment
@@ -40,16 +41,16 @@ class LayerPlan:
     kept_weights: int
 
     @property
-    def columns(self):
+    def columns(self) -> int:
         """Activation words of a token group of the input: K / 4."""
         return self.inner // CHANNELS
 
     @property
-    def output_words(self):
+    def output_words(self) -> int:
         """Activation words of a token group of the output: rows / 4."""
         return self.rows // CHANNELS
 
-    def tiles(self, units):
+    def tiles(self, units: int) -> list[tuple[int, int]]:
         """Pairs (output words, K-steps) of the tiles on an array of ``units`` block units.
 
         >>> layer = LayerPlan(name="", role="q", structure="dense", rows=24, inner=4, ksteps=(2, 2),
@@ -114,36 +115,36 @@ class Plan:
     spec: AcceleratorSpec
     layers: tuple[LayerPlan, ...]
     tokens: int
-    modelled: dict
+    modelled: dict[str, int]
     predicted_cycles: int
     attention: tuple[AttentionPlan, ...] = ()
 
     @property
-    def configuration_hash(self):
+    def configuration_hash(self) -> str:
         """SHA-256 of everything that shapes the hardware, as hex."""
         return configuration_hash(self.spec)
 
-    def layer(self, name):
+    def layer(self, name: str) -> LayerPlan:
         """The layer of that name; PlanError if the plan has none."""
         for layer in self.layers:
             if layer.name == name:
                 return layer
         raise PlanError(f"the plan has no layer {name!r}; it has {', '.join(lp.name for lp in self.layers)}")
 
-    def groups(self, tokens):
+    def groups(self, tokens: int) -> int:
         """Token groups of a sequence; PlanError unless it has 1 to ``self.tokens`` tokens."""
         if not 1 <= tokens <= self.tokens:
             raise PlanError(f"{tokens} tokens do not fit: this accelerator was built for 1 to {self.tokens}; "
                             f"build it with --tokens {tokens}")
         return token_groups(tokens, self.spec.array.lanes)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Canonical JSON text."""
         values = {"plan_version": PLAN_VERSION, "configuration_hash": self.configuration_hash, **asdict(self)}
         return json.dumps(values, indent=1, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text):
+    def from_json(cls, text: str) -> Self:
         """Inverse of :meth:`to_json`.
 
         Raises
@@ -177,7 +178,7 @@ class Plan:
         return plan
 
 
-def configuration_hash(spec):
+def configuration_hash(spec: AcceleratorSpec) -> str:
     """SHA-256 of the sizes of an accelerator, as hex; ``spec.configuration`` itself does not count.
 
     Patterns of weights that are loaded at run time do not shape the hardware, only their number and routing
@@ -191,12 +192,12 @@ def configuration_hash(spec):
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def with_configuration(spec):
+def with_configuration(spec: AcceleratorSpec) -> AcceleratorSpec:
     """The same spec with ``configuration`` set to the first 32 bits of its hash."""
     return replace(spec, configuration=int(configuration_hash(spec)[:8], 16))
 
 
-def _tuples(value):
+def _tuples(value: Any) -> Any:
     """JSON values with every list turned into a tuple."""
     if isinstance(value, list):
         return tuple(_tuples(item) for item in value)

@@ -3,10 +3,11 @@
 Wait masks come from hwgen.hazards, which knows nothing of layers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hwgen.hazards import with_waits
-from hwgen.plan import PlanError
+from hwgen.plan import LayerPlan, Plan, PlanError
 from rtl_templates.program_format import SIDE_BANK, Descriptor, Opcode, Unit
 
 TENSOR_ALIGNMENT = 4096
@@ -86,12 +87,12 @@ class Program:
         """The input tensor that a layer reads: its own, or the one that the program has."""
         return next((tensor for tensor in self.inputs if tensor.name == layer), self.inputs[0])
 
-    def pack(self):
+    def pack(self) -> bytes:
         """Bytes of the program."""
         return b"".join(descriptor.pack() for descriptor in self.descriptors)
 
 
-def linear_program(plan, layers=None, tokens=None):
+def linear_program(plan: Plan, layers: Sequence[str] | None = None, tokens: int | None = None) -> Program:
     """Each layer on its own: load its input, multiply, store its output.
 
     The next layer's input is loaded, and the last layer's output stored, while the array computes,
@@ -119,7 +120,7 @@ def linear_program(plan, layers=None, tokens=None):
     return _linear(chosen, plan.spec, tokens, plan.groups(tokens), plan.spec.activation_words)
 
 
-def linear_buffer_words(layers, groups, *, overlap=True):
+def linear_buffer_words(layers: Sequence[LayerPlan], groups: int, *, overlap: bool = True) -> int:
     """Words of activation buffer for :func:`linear_program`; overlap is with loads and stores."""
     if not overlap:
         return groups * max(layer.columns + layer.output_words for layer in layers)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from compressor.intops.softmax import TABLE_ENTRIES
 from hwgen.devices import BRAM36, EBR18, URAM288
-from rtl_templates.array_spec import Accumulation, PoolStorage
+from rtl_templates.array_spec import AcceleratorSpec, Accumulation, PoolStorage
 from rtl_templates.encoder_units import EncoderUnitSpecs
 from rtl_templates.exp_table import WEIGHT_BITS
 from rtl_templates.program_format import DESCRIPTOR_BYTES
@@ -185,7 +185,7 @@ def encoder_costs(spec):
             sum(unit.dsps(lanes) for unit in units))
 
 
-def modelled_resources(spec, family="xcup", urams=0):
+def modelled_resources(spec: AcceleratorSpec, family: str = "xcup", urams: int = 0) -> dict[str, int]:
     """Modelled resources.
 
     Parameters

@@ -6,11 +6,13 @@ these files are no part of its manifest; each holds the SHA-256 of the manifest 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from compressor.bundle import load_bundle
-from compressor.text_file import write_text
+from compressor.bundle import Bundle, load_bundle
+from compressor.text_file import StrPath, write_text
 from hwgen.build_directory import MANIFEST, BuildError, load_plan, verify_build
 from hwgen.report.files import write_report
 
@@ -42,12 +44,12 @@ class Result:
     """
 
     kind: str
-    request: dict
-    result: dict
+    request: dict[str, Any]
+    result: dict[str, Any]
     changed: str | None = None
 
 
-def record(directory, kind, request, result):
+def record(directory: StrPath, kind: str, request: Mapping[str, Any], result: Mapping[str, Any]) -> Path:
     """Write a run down, aside then renamed; one with the same request is replaced.
 
     Parameters
@@ -77,18 +79,18 @@ def record(directory, kind, request, result):
                   json.dumps(values, indent=1, sort_keys=True) + "\n")
 
 
-def timeline_path(directory):
+def timeline_path(directory: StrPath) -> Path:
     """Where a build keeps the picture of the units over time."""
     return Path(directory) / RESULTS / TIMELINE
 
 
-def record_timeline(directory, picture):
+def record_timeline(directory: StrPath, picture: StrPath) -> Path:
     """Keep a picture of the units over time with a build, if it is not there already."""
     kept = timeline_path(directory)
     return kept if Path(picture) == kept else _write(kept, Path(picture).read_text())
 
 
-def recorded(directory):
+def recorded(directory: StrPath) -> list[Result]:
     """Runs of this build, by file name; what belongs to another build, or is unreadable, is left out.
 
     Returns
@@ -108,13 +110,13 @@ def recorded(directory):
     return found
 
 
-def timeline(directory):
+def timeline(directory: StrPath) -> str | None:
     """Text of the picture of the units over time; None if no run was recorded."""
     path = timeline_path(directory)
     return path.read_text() if path.is_file() else None
 
 
-def refresh_report(directory, bundle=None):
+def refresh_report(directory: StrPath, bundle: Bundle | None = None) -> dict[str, Any]:
     """Write a build's report anew, with everything that has run on it; the report's data.
 
     ``bundle`` is the build's own if it was read before.
@@ -130,11 +132,11 @@ def refresh_report(directory, bundle=None):
     return write_report(directory, bundle, plan, recorded(directory), timeline(directory))
 
 
-def _manifest_digest(directory):
+def _manifest_digest(directory: Path) -> str | None:
     path = directory / MANIFEST
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def _write(path, text):
+def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     return write_text(path, text)

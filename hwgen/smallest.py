@@ -1,9 +1,11 @@
 """The smallest accelerator that meets a latency, or why none does."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hwgen.cost import program_cycles
-from hwgen.design_points import Evaluation, with_share
+from hwgen.design_points import Evaluation, Evaluator, with_share
 from hwgen.design_search import all_points
 from hwgen.plan import PlanError
 
@@ -57,22 +59,22 @@ class Fitted:
     evaluation: Evaluation
 
     @property
-    def milliseconds(self):
+    def milliseconds(self) -> float:
         """What a sequence takes at the clock frequency."""
         return self.evaluation.cycles / self.clock_mhz / 1e3
 
     @property
-    def command(self):
+    def command(self) -> str:
         """The `hwgen build` command that builds it."""
         return self.evaluation.point.command(self.model, "BUILD", self.device, self.tokens)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**self.evaluation.to_dict(), "milliseconds": self.milliseconds, "clock_mhz": self.clock_mhz,
                 "command": self.command}
 
 
-def smallest(evaluator, limit, progress=None):
+def smallest(evaluator: Evaluator, limit: int, progress: Callable[[int], None] | None = None) -> Fit:
     """Find the smallest point that takes at most ``limit`` cycles.
 
     Every point of the space is considered: those that cannot meet the limit, because their passes alone take
@@ -112,7 +114,7 @@ def smallest(evaluator, limit, progress=None):
     return _with_less(evaluator, limit, fastest)
 
 
-def refusal_line(fit, evaluator, latency_ms, clock):
+def refusal_line(fit: Fit, evaluator: Evaluator, latency_ms: float, clock: float) -> str:
     """Why nothing meets a latency, and what sparsity would.
 
     Parameters
@@ -143,11 +145,11 @@ def refusal_line(fit, evaluator, latency_ms, clock):
             "device")
 
 
-def _size(one):
+def _size(one: Evaluation) -> tuple[Any, ...]:
     return one.luts, one.dsps, one.cycles, one.point.plainness
 
 
-def _with_less(evaluator, limit, fastest):
+def _with_less(evaluator: Evaluator, limit: int, fastest: Evaluation) -> Fit:
     """What sparsity would make the fastest point meet the limit."""
     plan = evaluator.plan(fastest.point)
     least = program_cycles(with_share(plan, 0))

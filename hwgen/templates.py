@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from importlib import resources
+from typing import Any
 
 import jinja2
 
@@ -9,7 +10,7 @@ _ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=
                                   keep_trailing_newline=True)
 
 
-def render(name, context):
+def render(name: str, context: Any) -> str:
     """Text of one file from its template ``rtl_templates/<name>.j2``.
 
     Parameters

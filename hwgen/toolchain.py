@@ -10,9 +10,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+
+from compressor.text_file import StrPath
 
 VERILATOR_MAKE_VARIABLES = {
     "CFG_CXXFLAGS_PCH_I": "-include",
@@ -65,7 +68,7 @@ class Tool:
 
 
 @cache
-def find_tool(name):
+def find_tool(name: str) -> Tool:
     """Tool of that name.
 
     Raises
@@ -113,7 +116,7 @@ def verilator_make_flags(optimize="-O3"):
     return " ".join(f"{name}={value}" for name, value in variables.items())
 
 
-def run_tool(name, arguments, *, cwd=None):
+def run_tool(name: str, arguments: Sequence[object], *, cwd: StrPath | None = None) -> str:
     """Run a tool to its end and return what it printed.
 
     Raises

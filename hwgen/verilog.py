@@ -44,7 +44,8 @@ def tidy(text):
 
 
 def _zeros_loop(match):
-    name, width, words = *match.groups(), match[0].count("=")
+    name, width = match.groups()
+    words = match[0].count("=")
     return (f"  initial begin : {name}_zeros\n    integer word_index;\n"
             f"    for (word_index = 0; word_index < {words}; word_index = word_index + 1)\n"
             f"      {name}[word_index] = {width}'h0;\n  end\n")

@@ -230,7 +230,7 @@ STATUS_HELP = {
 """What each code means, and what to do about it."""
 
 
-def status_text(code):
+def status_text(code: int) -> str:
     """One line that names a status code, says what it means and what to do.
 
     >>> status_text(1)
@@ -244,7 +244,7 @@ def status_text(code):
     return f"{Status(code).name}: {meaning}" + (f"; {action}" if action else "")
 
 
-def address_of(name):
+def address_of(name: str) -> int:
     """Byte address of a register.
 
     >>> hex(address_of("cycles"))
@@ -253,7 +253,7 @@ def address_of(name):
     return {register.name: register.address for register in REGISTERS}[name]
 
 
-def mask_of(register, field):
+def mask_of(register: str, field: str) -> int:
     """Mask of a field within its register.
 
     >>> mask_of("control", "idle")

@@ -9,8 +9,10 @@ row has n multipliers of its own: one candidate a port, never gated, so no routi
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from rtl_templates.slot_solver import MUX_COST, SIZE, any_pattern_ports, place_any, solve_pool
 
@@ -50,7 +52,7 @@ class SlotAssignment:
                 raise ValueError(f"entry {entry}: the ports deliver products {delivered}, not {used}")
 
     @classmethod
-    def balanced(cls, masks, slots):
+    def balanced(cls, masks: npt.ArrayLike, slots: int) -> Self:
         """Assignment of a row-balanced pool: multiplier ``row * n + j`` takes one nonzero of its row.
 
         Which one is chosen so that the multipliers of a row read as few columns as possible; ascending
@@ -75,7 +77,7 @@ class SlotAssignment:
         return cls(slots, rows, columns, ports, len(masks))
 
     @classmethod
-    def solve(cls, masks, slots):
+    def solve(cls, masks: npt.ArrayLike, slots: int) -> Self:
         """Assignment of a pool whose rows need not be balanced, with the least routing found.
 
         Parameters
@@ -92,7 +94,7 @@ class SlotAssignment:
         return cls(slots, *solve_pool(entries, slots), len(masks))
 
     @classmethod
-    def any_pattern(cls, masks, slots):
+    def any_pattern(cls, masks: npt.ArrayLike, slots: int) -> Self:
         """Assignment with ports for every pattern, whatever ``masks`` holds: for pools loaded at run time.
 
         The hardware depends on ``slots`` and, through the width of an id, on the number of patterns.

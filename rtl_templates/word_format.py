@@ -11,7 +11,7 @@ CHANNELS = 4
 """Channels in a word, and rows and columns in a weight block."""
 
 
-def word_bits(lanes):
+def word_bits(lanes: int) -> int:
     """Width of a word in bits.
 
     >>> word_bits(8)
@@ -20,7 +20,7 @@ def word_bits(lanes):
     return 8 * CHANNELS * lanes
 
 
-def token_groups(tokens, lanes):
+def token_groups(tokens: int, lanes: int) -> int:
     """Number of token groups that hold ``tokens`` tokens.
 
     >>> token_groups(17, 8)

@@ -1,6 +1,5 @@
 """What ``hwgen sim`` and ``hwgen eval`` do, as functions. They keep what they find in the build."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,8 @@ from sim.harness import MemoryTiming
 from sim.hls_run import HlsResult, simulate_hls_encoder, simulate_hls_layers
 from sim.open_build import OpenBuild, open_build
 from sim.recording import Recording
-from sim.results import Result, SimulationResult
+from sim.results import Progress, Result, SimulationResult
 from sim.runner import SimulationRequest, simulate_layers
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is going on, and how much is done, and how much there is to do."""
 
 NOMINAL = MemoryTiming()
 

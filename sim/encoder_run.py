@@ -19,8 +19,9 @@ from rtl_templates.timing import predict
 from sim.activity import cycle_breakdown
 from sim.encoder_case import compare_in_cocotb
 from sim.harness import HarnessContext, MemoryTiming, RunRequest, SimulationError, build_harness, run_harness
+from sim.open_build import OpenBuild
 from sim.recording import Recording
-from sim.results import SimulationResult
+from sim.results import Progress, SimulationResult
 from sim.runner import PREDICTED_COUNTERS, SIM_DIRECTORY, STALLED_FACTOR, WATCHDOG_CYCLES
 from sim.sentences import read_sentences
 from sim.vectors import compare_words
@@ -195,7 +196,8 @@ class EncoderRequest:
     recording: Recording = field(default_factory=Recording)
 
 
-def simulate_encoder(build, request, *, progress=None):
+def simulate_encoder(build: OpenBuild, request: EncoderRequest, *,
+                     progress: Progress | None = None) -> SimulationResult:
     """Run the encoder of a build and compare every output word with the golden model.
 
     Parameters

@@ -1,6 +1,7 @@
 """Accuracy of a build: the task's rows through the simulated Verilog, the golden model and torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,11 @@ from compressor.reload import encode, to_model, to_tokenizer
 from compressor.synthetic_task import generate
 from compressor.task_files import TaskError, read_rows
 from compressor.tasks import TASKS, checked_rows
+from compressor.text_file import StrPath
 from sim.activity import cycle_breakdown
 from sim.encoder_run import EncoderBench
-from sim.results import Result
+from sim.open_build import OpenBuild
+from sim.results import Progress, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ class EvaluationResult(Result):
     wall_seconds: float
     sentences_per_second: float
 
-    def problems(self):
+    def problems(self) -> list[str]:
         """What is wrong, one line each; empty if Verilog and golden model agree in every word."""
         lines = [] if self.words else ["no output word was compared"]
         for found, of, what in ((self.word_mismatches, self.words, "output words"),
@@ -69,7 +72,8 @@ class EvaluationResult(Result):
         return lines
 
 
-def evaluate_build(build, data, *, limit=64, sequences=8, progress=None):
+def evaluate_build(build: OpenBuild, data: StrPath, *, limit: int = 64, sequences: int = 8,
+                   progress: Progress | None = None) -> EvaluationResult:
     """Evaluate a build on labelled rows of its task.
 
     Parameters
@@ -103,8 +107,9 @@ def evaluate_build(build, data, *, limit=64, sequences=8, progress=None):
     texts = [text if len(text) > 1 else text[0] for text in texts]
     golden, tokenizer = GoldenModel.of(bundle), to_tokenizer(bundle)
     models = {"float": to_model(bundle), "fake_quantized": to_quantized_model(bundle)}
-    logits = {name: [] for name in ("rtl", "golden", *models)}
-    comparisons, reports = [], []
+    logits: dict[str, list[Any]] = {name: [] for name in ("rtl", "golden", *models)}
+    comparisons: list[Any] = []
+    reports: list[Any] = []
     with EncoderBench(build) as bench:
         for batch in encode(tokenizer, texts, bench.program.tokens, batch_size=sequences):
             x, lengths = golden.inputs(batch)

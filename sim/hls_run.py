@@ -17,11 +17,11 @@ from hwgen.hls.vectors import (
     write_operator_cases,
 )
 from hwgen.program import linear_program
-from sim.encoder_run import encoder_inputs
+from sim.encoder_run import EncoderRequest, encoder_inputs
 from sim.hls_bench import compile_bench
-from sim.open_build import choose_layers
-from sim.results import Result
-from sim.runner import vector_sets
+from sim.open_build import OpenBuild, choose_layers
+from sim.results import Progress, Result
+from sim.runner import SimulationRequest, vector_sets
 from sim.vectors import Comparison, compare_words
 
 COSIMULATION = "not run: C/RTL co-simulation, and cycles, need the vendor's HLS tool"
@@ -75,7 +75,7 @@ class HlsResult(Result):
     cycles: None = None
     cosimulation: str = COSIMULATION
 
-    def problems(self):
+    def problems(self) -> list[str]:
         """What is wrong, one line each; empty if every word equals the golden model.
 
         The first mismatches are named, at most ten of them.
@@ -88,7 +88,9 @@ class HlsResult(Result):
                 *[part.first_mismatch for part in self.layers if part.first_mismatch][:10]]
 
 
-def simulate_hls_layers(build, request, *, progress=None, include=None):
+def simulate_hls_layers(build: OpenBuild, request: SimulationRequest, *,
+                        progress: Progress | None = None,
+                        include: Path | None = None) -> HlsResult:
     """Run linear layers, each on an input of its own.
 
     Parameters
@@ -123,7 +125,9 @@ def simulate_hls_layers(build, request, *, progress=None, include=None):
     return runs.result(request.data, index + 1, program.tokens)
 
 
-def simulate_hls_encoder(build, request, *, progress=None, include=None):
+def simulate_hls_encoder(build: OpenBuild, request: EncoderRequest, *,
+                         progress: Progress | None = None,
+                         include: Path | None = None) -> HlsResult:
     """Run the encoder of a build; with ``every_layer`` each operator of each layer too, on golden inputs.
 
     Parameters

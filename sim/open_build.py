@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor.bundle import Bundle, load_bundle
+from compressor.text_file import StrPath
 from hwgen.build_directory import BuildError, load_plan, verilog_files
 from hwgen.encoder_program import whole_program
 from hwgen.memory_image import write_image
@@ -22,23 +23,23 @@ class OpenBuild:
     bundle: Bundle
 
     @property
-    def verilog(self):
+    def verilog(self) -> Path:
         """The generated file; BuildError if the build has none."""
         return verilog_files(self.directory)[0]
 
     @property
-    def lanes(self):
+    def lanes(self) -> int:
         """Token lanes T."""
         return self.plan.spec.array.lanes
 
     @property
-    def pool(self):
+    def pool(self) -> bytes:
         """Words of the pattern memory as bytes; empty for a ROM pool."""
         path = self.directory / "weights" / "pool.bin"
         return path.read_bytes() if path.exists() else b""
 
 
-def open_build(directory):
+def open_build(directory: StrPath) -> OpenBuild:
     """Open a build.
 
     Raises

@@ -1,23 +1,29 @@
 """What a simulation found: per layer and in total, as plain frozen values."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from sim.activity import BREAKDOWN
 
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, how much of it is done, and how much there is to do."""
 
+
+@dataclass(frozen=True)
 class Result:
     """What a command reports: a frozen dataclass that knows what is wrong with it."""
 
-    def problems(self):
+    def problems(self) -> list[str]:
         """What is wrong, one line each; empty if nothing is."""
         raise NotImplementedError
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         """Nothing is wrong."""
         return not self.problems()
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {"passed": self.passed, **asdict(self)}
 
@@ -121,7 +127,7 @@ class SimulationResult(Result):
     sequences_per_second: float
     layers: tuple[LayerResult, ...] = ()
 
-    def problems(self):
+    def problems(self) -> list[str]:
         """What is wrong, one line each; empty if the simulation passed.
 
         The first mismatch of each layer is named, at most ten of them.
@@ -132,7 +138,7 @@ class SimulationResult(Result):
         if self.mismatches:
             lines.append(f"{self.mismatches:,} of {self.words:,} output words differ from the golden model")
             wrong = [layer.first_mismatch for layer in self.layers if layer.first_mismatch]
-            wrong = wrong or [self.first_mismatch]
+            wrong = wrong or [str(self.first_mismatch)]
             lines += wrong[:10] + ([f"and {len(wrong) - 10} more layers"] if len(wrong) > 10 else [])
         if self.cycles != self.predicted_cycles:
             lines.append(f"{self.cycles:,} cycles were simulated, {self.predicted_cycles:,} predicted")
@@ -148,7 +154,7 @@ class SimulationResult(Result):
         return lines
 
 
-def breakdown_text(breakdown):
+def breakdown_text(breakdown: Mapping[str, int]) -> list[str]:
     """Lines that say where the cycles went; what took none is left out."""
     total = sum(breakdown.values())
     return ["where the cycles went:"] + [

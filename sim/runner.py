@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hwgen.cost import cost_report, predict_program, stream_tiles
-from hwgen.program import linear_program
+from hwgen.program import Program, linear_program
 from sim.activity import cycle_breakdown
 from sim.case import BenchCase
 from sim.cocotb_bench import run_cocotb
@@ -19,9 +19,9 @@ from sim.harness import (
     build_harness,
     run_harness,
 )
-from sim.open_build import choose_layers, program_bytes, stream_beats, stream_file
+from sim.open_build import OpenBuild, choose_layers, program_bytes, stream_beats, stream_file
 from sim.recording import Recording
-from sim.results import LayerResult, SimulationResult
+from sim.results import LayerResult, Progress, SimulationResult
 from sim.sentences import read_sentences, sentence_vectors
 from sim.vectors import Comparison, compare_outputs, count_saturations, pack_inputs, random_vectors
 
@@ -72,7 +72,8 @@ class SimulationRequest:
     recording: Recording = field(default_factory=Recording)
 
 
-def simulate_layers(build, request, *, program=None, progress=None):
+def simulate_layers(build: OpenBuild, request: SimulationRequest, *, program: Program | None = None,
+                    progress: Progress | None = None) -> SimulationResult:
     """Simulate the linear layers of a build.
 
     Parameters

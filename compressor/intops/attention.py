@@ -1,10 +1,13 @@
 """Integer multi-head attention: scores, softmax, optional map pruning, context."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from compressor.intops.fixedpoint import check_rescaling, requantize
+from compressor.intops.fixedpoint import Int64Array, check_rescaling, requantize
 from compressor.intops.linear import exact_matmul
 from compressor.intops.map_pruning import BLOCK, IntegerMapPruning
 from compressor.intops.reciprocal import RESULT_BITS, normalized_quotient
@@ -13,19 +16,19 @@ from compressor.intops.softmax import IntegerSoftmax
 NUMERATOR_BITS = 31
 
 
-def split_heads(x, heads):
+def split_heads(x: Int64Array, heads: int) -> Int64Array:
     """Shape (batch, tokens, heads * D) to (batch, heads, tokens, D)."""
     batch, tokens, channels = x.shape
     return x.reshape(batch, tokens, heads, channels // heads).transpose(0, 2, 1, 3)
 
 
-def merge_heads(x):
+def merge_heads(x: Int64Array) -> Int64Array:
     """Inverse of :func:`split_heads`."""
     batch, heads, tokens, size = x.shape
     return x.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * size)
 
 
-def context_constants(ratio):
+def context_constants(ratio: float) -> tuple[int, int]:
     """Numerator and exponent that fold the value-to-context rescaling into the row's division.
 
     Parameters
@@ -86,14 +89,14 @@ class IntegerAttention:
     """
 
     heads: int
-    score_multiplier: np.ndarray
-    score_shift: np.ndarray
+    score_multiplier: Int64Array
+    score_shift: Int64Array
     softmax: IntegerSoftmax
     context_numerator: int
     context_exponent: int
     pruning: IntegerMapPruning | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.heads < 1:
             raise ValueError(f"attention needs at least 1 head, not {self.heads}")
         for name in ("score_multiplier", "score_shift"):
@@ -106,12 +109,13 @@ class IntegerAttention:
         if not RESULT_BITS + 1 <= self.context_exponent <= 47:
             raise ValueError(f"context_exponent must be 17 to 47, not {self.context_exponent}")
 
-    def scores(self, q, k):
+    def scores(self, q: Int64Array, k: Int64Array) -> Int64Array:
         """Scores, int64 in -127 to 127, shape (batch, heads, queries, keys)."""
         products = exact_matmul(split_heads(q, self.heads), split_heads(k, self.heads).swapaxes(2, 3))
         return requantize(products, self.score_multiplier[:, None, None], self.score_shift[:, None, None])
 
-    def weights(self, scores, lengths):
+    def weights(self, scores: Int64Array, lengths: npt.ArrayLike) -> tuple[Int64Array, Int64Array,
+                Int64Array | None]:
         """Softmax weights and their sums.
 
         Parameters
@@ -139,14 +143,14 @@ class IntegerAttention:
         kept = self.pruning.mask(ids, queries, keys) | (lengths < BLOCK)
         return *self.softmax.compute(scores, valid & kept), ids
 
-    def context(self, weights, sums, v):
+    def context(self, weights: Int64Array, sums: Int64Array, v: Int64Array) -> Int64Array:
         """Context, int64 in -127 to 127, shape (batch, queries, heads * D)."""
         quotient, length = normalized_quotient(self.context_numerator, sums[..., None])
         shift = self.context_exponent - RESULT_BITS + length
         products = exact_matmul(weights, split_heads(v, self.heads))
         return merge_heads(requantize(products, quotient, shift))
 
-    def compute(self, q, k, v, lengths):
+    def compute(self, q: Int64Array, k: Int64Array, v: Int64Array, lengths: npt.ArrayLike) -> Int64Array:
         """Context of each token.
 
         Parameters
@@ -164,7 +168,7 @@ class IntegerAttention:
         weights, sums, _ = self.weights(self.scores(q, k), lengths)
         return self.context(weights, sums, v)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values and arrays for a bundle; ``map_patterns`` has no rows without pruning."""
         pruning = self.pruning
         return {"kind": "attention", "heads": self.heads,
@@ -177,7 +181,7 @@ class IntegerAttention:
                 "map_power": 1 if pruning is None else pruning.power}
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_dict`."""
         patterns = np.asarray(values["map_patterns"], np.uint8)
         return cls(heads=int(values["heads"]),

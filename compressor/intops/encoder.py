@@ -1,13 +1,19 @@
 """Integer encoder: BERT layers from linear layers and operators, batched, with valid lengths."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor.intops.attention import IntegerAttention
+from compressor.intops.fixedpoint import Int64Array
 from compressor.intops.gelu import IntegerGelu
 from compressor.intops.layernorm import IntegerLayerNorm
 from compressor.intops.linear import IntegerLinear
+
+Part = TypeVar("Part")
 
 LINEAR_PATHS = {
     "q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value",
@@ -15,7 +21,7 @@ LINEAR_PATHS = {
 }
 """Module path of each linear layer inside an encoder layer."""
 
-OPERATOR_PATHS = {
+OPERATOR_PATHS: dict[str, tuple[str, type[Any]]] = {
     "attention": ("attention.self", IntegerAttention),
     "attention_norm": ("attention.output.LayerNorm", IntegerLayerNorm),
     "gelu": ("intermediate.intermediate_act_fn", IntegerGelu),
@@ -24,7 +30,7 @@ OPERATOR_PATHS = {
 """Module path and class of each operator inside an encoder layer."""
 
 
-def layer_path(index):
+def layer_path(index: int) -> str:
     """Module path of an encoder layer.
 
     >>> layer_path(3)
@@ -54,7 +60,7 @@ class IntegerEncoderLayer:
     ffn2: IntegerLinear
     output_norm: IntegerLayerNorm
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         hidden = self.hidden
         expected = {
             "q": (self.q.weight.shape[0], hidden), "k": (self.q.weight.shape[0], hidden),
@@ -76,11 +82,11 @@ class IntegerEncoderLayer:
                                  "of a multiple of 4 rows")
 
     @property
-    def hidden(self):
+    def hidden(self) -> int:
         """Channels of input and output."""
         return self.attention_norm.gamma.shape[0]
 
-    def trace(self, x, lengths):
+    def trace(self, x: Int64Array, lengths: npt.ArrayLike) -> dict[str, Int64Array]:
         """Every tensor of the layer in execution order, by name; "output" is the last.
 
         Parameters
@@ -109,7 +115,7 @@ class IntegerEncoderLayer:
         t["output"] = self.output_norm.compute(t["attention_norm"], t["ffn2"])
         return t
 
-    def compute(self, x, lengths):
+    def compute(self, x: Int64Array, lengths: npt.ArrayLike) -> Int64Array:
         """Output of :meth:`trace`, int64 in -127 to 127, shape (batch, tokens, hidden)."""
         return self.trace(x, lengths)["output"]
 
@@ -127,15 +133,15 @@ class IntegerEncoder:
         At least one; all of one hidden size.
     """
 
-    layers: tuple
+    layers: tuple[IntegerEncoderLayer, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = {layer.hidden for layer in self.layers}
         if len(sizes) != 1:
             raise ValueError(f"an encoder needs layers of one hidden size, not {sorted(sizes)}")
 
     @classmethod
-    def from_parts(cls, linears, operators):
+    def from_parts(cls, linears: Mapping[str, IntegerLinear], operators: Mapping[str, Any]) -> Self:
         """Encoder from the parts that a bundle stores.
 
         Parameters
@@ -153,26 +159,26 @@ class IntegerEncoder:
         count = 1 + max((int(path.split(".")[2]) for path in linears), default=-1)
         return cls(layers=tuple(_layer(layer_path(i), linears, operators) for i in range(count)))
 
-    def operators(self):
+    def operators(self) -> dict[str, dict[str, Any]]:
         """All operators' integers by module path, as :meth:`from_parts` takes them."""
         return {f"{layer_path(i)}.{path}": getattr(layer, name).to_dict()
                 for i, layer in enumerate(self.layers) for name, (path, _) in OPERATOR_PATHS.items()}
 
-    def trace(self, x, lengths):
+    def trace(self, x: npt.ArrayLike, lengths: npt.ArrayLike) -> list[dict[str, Int64Array]]:
         """Layer by layer the tensors of :meth:`IntegerEncoderLayer.trace`: a list of dicts."""
-        x, lengths = np.asarray(x, np.int64), np.asarray(lengths, np.int64)
-        if x.ndim != 3 or lengths.shape != x.shape[:1]:
+        states, valid = np.asarray(x, np.int64), np.asarray(lengths, np.int64)
+        if states.ndim != 3 or valid.shape != states.shape[:1]:
             raise ValueError(f"an encoder takes (batch, tokens, hidden) and (batch,) lengths, "
-                             f"not {x.shape} and {lengths.shape}")
-        if lengths.size and not 0 <= lengths.min() <= lengths.max() <= x.shape[1]:
-            raise ValueError(f"lengths must be 0 to {x.shape[1]}, not {lengths.min()} to {lengths.max()}")
+                             f"not {states.shape} and {valid.shape}")
+        if valid.size and not 0 <= valid.min() <= valid.max() <= states.shape[1]:
+            raise ValueError(f"lengths must be 0 to {states.shape[1]}, not {valid.min()} to {valid.max()}")
         traces = []
         for layer in self.layers:
-            traces.append(layer.trace(x, lengths))
-            x = traces[-1]["output"]
+            traces.append(layer.trace(states, valid))
+            states = traces[-1]["output"]
         return traces
 
-    def compute(self, x, lengths):
+    def compute(self, x: npt.ArrayLike, lengths: npt.ArrayLike) -> Int64Array:
         """Last hidden states.
 
         Parameters
@@ -190,8 +196,9 @@ class IntegerEncoder:
         return self.trace(x, lengths)[-1]["output"]
 
 
-def _layer(path, linears, operators):
-    parts = {name: _part(linears, f"{path}.{sub}") for name, sub in LINEAR_PATHS.items()}
+def _layer(path: str, linears: Mapping[str, IntegerLinear],
+           operators: Mapping[str, Any]) -> IntegerEncoderLayer:
+    parts: dict[str, Any] = {name: _part(linears, f"{path}.{sub}") for name, sub in LINEAR_PATHS.items()}
     for name, (sub, kind) in OPERATOR_PATHS.items():
         parts[name] = kind.from_dict(_part(operators, f"{path}.{sub}"))
     try:
@@ -200,7 +207,7 @@ def _layer(path, linears, operators):
         raise ValueError(f"{path}: {error}") from error
 
 
-def _part(parts, path):
+def _part(parts: Mapping[str, Part], path: str) -> Part:
     if path not in parts:
         raise ValueError(f"{path} is missing; an encoder layer needs its six linear layers and "
                          "four operators")

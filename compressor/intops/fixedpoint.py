@@ -4,7 +4,18 @@ Every integer operator, and its twin in hardware and in HLS, rescales with :func
 Nothing else in the project rounds.
 """
 
+from typing import Any, TypeVar
+
 import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+"""Activations, sums and everything else that is computed with."""
+
+IntArray = npt.NDArray[np.signedinteger[Any]] | npt.NDArray[np.unsignedinteger[Any]]
+"""Integers as they are stored: of any width."""
+
+Number = TypeVar("Number", bound=np.number[Any])
 
 ACTIVATION_MAX = 127
 """Activations and weights are symmetric int8: -127 to 127. -128 never occurs."""
@@ -19,7 +30,7 @@ ACCUMULATOR_BITS = 32
 """Widest sum that :func:`requantize` takes, sign included, in bits."""
 
 
-def saturate(x, limit):
+def saturate(x: npt.NDArray[Number], limit: int) -> npt.NDArray[Number]:
     """Clip to the symmetric range -limit to limit.
 
     >>> saturate(np.array([-128, 5, 200]), 127).tolist()
@@ -28,7 +39,7 @@ def saturate(x, limit):
     return np.clip(x, -limit, limit)
 
 
-def round_half_up_shift(x, shift):
+def round_half_up_shift(x: Int64Array, shift: int | IntArray) -> Int64Array:
     """Divide by ``2**shift`` and round half up: ``(x + 2**(shift - 1)) >> shift``.
 
     Ties round towards +infinity: -1.5 gives -1 (``np.round`` and ``torch.round`` round ties to even).
@@ -47,7 +58,8 @@ def round_half_up_shift(x, shift):
     return np.right_shift(x + half, shift)
 
 
-def requantize(acc, multiplier, shift, *, limit=ACTIVATION_MAX):
+def requantize(acc: Int64Array, multiplier: int | IntArray, shift: int | IntArray, *,
+               limit: int = ACTIVATION_MAX) -> Int64Array:
     """Rescale sums to a narrower integer: ``saturate((acc * multiplier + 2**(shift-1)) >> shift)``.
 
     Source: Jacob et al., arXiv:1712.05877, section 2.2, with one multiplier and one shift per channel.
@@ -86,7 +98,7 @@ def requantize(acc, multiplier, shift, *, limit=ACTIVATION_MAX):
     return saturate(round_half_up_shift(acc * multiplier, shift), limit)
 
 
-def check_rescaling(multiplier, shift):
+def check_rescaling(multiplier: IntArray, shift: IntArray) -> None:
     """Raise ValueError unless every multiplier is 0 to 65535 and every shift 1 to 47."""
     if multiplier.size and not (multiplier.min() >= 0 and multiplier.max() < 1 << MULTIPLIER_BITS):
         raise ValueError(f"multipliers must be 0 to {(1 << MULTIPLIER_BITS) - 1}, "
@@ -95,7 +107,7 @@ def check_rescaling(multiplier, shift):
         raise ValueError(f"shifts must be 1 to {SHIFT_MAX} bits, not {shift.min()} to {shift.max()}")
 
 
-def quantize_multiplier(ratio):
+def quantize_multiplier(ratio: npt.NDArray[np.floating[Any]]) -> tuple[Int64Array, Int64Array]:
     """Approximate positive ratios by ``multiplier * 2**-shift`` with 16 significant bits.
 
     Parameters

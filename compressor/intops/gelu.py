@@ -1,16 +1,19 @@
 """Integer GELU: tables from int8 pre-activation to int8 activation."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from compressor.intops.fixedpoint import ACTIVATION_MAX, saturate
+from compressor.intops.fixedpoint import ACTIVATION_MAX, Int64Array, saturate
 
 TABLE_ENTRIES = 256
 
 
-def gelu(x):
+def gelu(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """GELU of real values, ``x / 2 * erfc(-x / sqrt(2))``, float64.
 
     >>> gelu(np.array([-1.0, 0.0, 1.0])).round(4).tolist()
@@ -20,7 +23,8 @@ def gelu(x):
     return 0.5 * x * np.vectorize(math.erfc, otypes=[np.float64])(-x / math.sqrt(2))
 
 
-def gelu_table(input_scale, output_scale, *, input_center=0.0, output_zero=0):
+def gelu_table(input_scale: float, output_scale: float, *, input_center: float = 0.0,
+               output_zero: int = 0) -> npt.NDArray[np.int8]:
     """Table of ``gelu(input_scale * x + input_center) / output_scale - output_zero``, rounded half up.
 
     Center and zero are free, because the layers beside the table absorb them: the layer before adds
@@ -79,11 +83,11 @@ class IntegerGelu:
         If a table has another shape or contains -128, or only one of the last two is given.
     """
 
-    table: np.ndarray
-    outlier_table: np.ndarray | None = None
-    outliers: np.ndarray | None = None
+    table: npt.NDArray[np.int8]
+    outlier_table: npt.NDArray[np.int8] | None = None
+    outliers: npt.NDArray[np.bool_] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.outlier_table is None) != (self.outliers is None):
             raise ValueError("outlier_table and outliers must be given together")
         for table in (self.table, self.outlier_table):
@@ -94,25 +98,25 @@ class IntegerGelu:
             if np.abs(table.astype(np.int64)).max() > ACTIVATION_MAX:
                 raise ValueError("GELU table entries must be -127 to 127; -128 is not used")
 
-    def compute(self, x):
+    def compute(self, x: Int64Array) -> Int64Array:
         """Look-up of int64 ``x`` in -127 to 127, shape (..., channels); int64 in -127 to 127."""
         if x.size and np.abs(x).max() > ACTIVATION_MAX:
             raise ValueError("activations must be -127 to 127; -128 is not used")
         index = x & 0xFF
         normal = self.table.astype(np.int64)[index]
-        if self.outliers is None:
+        if self.outliers is None or self.outlier_table is None:
             return normal
         return np.where(self.outliers, self.outlier_table.astype(np.int64)[index], normal)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values and arrays for a bundle; without outliers their arrays are empty."""
-        none = self.outliers is None
+        table, outliers = self.outlier_table, self.outliers
         return {"kind": "gelu", "table": self.table.astype(np.int8),
-                "outlier_table": np.zeros(0, np.int8) if none else self.outlier_table.astype(np.int8),
-                "outliers": np.zeros(0, np.uint8) if none else self.outliers.astype(np.uint8)}
+                "outlier_table": np.zeros(0, np.int8) if table is None else table.astype(np.int8),
+                "outliers": np.zeros(0, np.uint8) if outliers is None else outliers.astype(np.uint8)}
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_dict`."""
         outliers = np.asarray(values["outliers"], bool)
         if not outliers.size:

@@ -1,11 +1,15 @@
 """Integer residual addition and LayerNorm: int8 residual and int8 branch in, int8 out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor.intops.fixedpoint import (
     ACTIVATION_MAX,
+    Int64Array,
     quantize_multiplier,
     requantize,
     round_half_up_shift,
@@ -63,14 +67,14 @@ class IntegerLayerNorm:
         If shapes disagree or a value is out of range.
     """
 
-    gamma: np.ndarray
-    beta: np.ndarray
-    residual_shift: np.ndarray
-    branch_shift: np.ndarray
+    gamma: npt.NDArray[np.int16]
+    beta: npt.NDArray[np.int32]
+    residual_shift: npt.NDArray[np.uint8]
+    branch_shift: npt.NDArray[np.uint8]
     output_shift: int
     epsilon: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         hidden = self.gamma.shape[0]
         if not 4 <= hidden <= HIDDEN_MAX or hidden % 4:
             raise ValueError(f"hidden size must be a multiple of 4 up to {HIDDEN_MAX}, not {hidden}")
@@ -89,12 +93,12 @@ class IntegerLayerNorm:
             raise ValueError(f"epsilon must be 1 to {EPSILON_MAX}, not {self.epsilon}")
 
     @property
-    def mean_rescaling(self):
+    def mean_rescaling(self) -> tuple[int, int]:
         """Multiplier and shift that divide a sum of H values by H, as Python integers."""
         multiplier, shift = quantize_multiplier(1 / self.gamma.shape[0])
         return int(multiplier), int(shift)
 
-    def add(self, residual, branch):
+    def add(self, residual: Int64Array, branch: Int64Array) -> Int64Array:
         """Sum of both inputs in one scale, int64 of 16 significant bits."""
         for x in (residual, branch):
             if x.size and np.abs(x).max() > ACTIVATION_MAX:
@@ -102,7 +106,7 @@ class IntegerLayerNorm:
         return (residual << self.residual_shift.astype(np.int64)) + (
             branch << self.branch_shift.astype(np.int64))
 
-    def compute(self, residual, branch):
+    def compute(self, residual: Int64Array, branch: Int64Array) -> Int64Array:
         """Normalized sum.
 
         Parameters
@@ -124,7 +128,7 @@ class IntegerLayerNorm:
         scaled = unit * self.gamma.astype(np.int64) + self.beta.astype(np.int64)
         return saturate(round_half_up_shift(scaled, self.output_shift), ACTIVATION_MAX)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain values and arrays for a bundle."""
         return {"kind": "layernorm", "gamma": self.gamma.astype(np.int16),
                 "beta": self.beta.astype(np.int32),
@@ -133,7 +137,7 @@ class IntegerLayerNorm:
                 "output_shift": self.output_shift, "epsilon": self.epsilon}
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_dict`."""
         return cls(gamma=np.asarray(values["gamma"], np.int16), beta=np.asarray(values["beta"], np.int32),
                    residual_shift=np.asarray(values["residual_shift"], np.uint8),

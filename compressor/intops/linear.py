@@ -3,16 +3,19 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor.intops.fixedpoint import (
     ACCUMULATOR_BITS,
     ACTIVATION_MAX,
+    Int64Array,
+    IntArray,
     check_rescaling,
     requantize,
 )
 
 
-def exact_matmul(a, b):
+def exact_matmul(a: npt.ArrayLike, b: npt.ArrayLike) -> Int64Array:
     """Integer matrix product, exact: int64 in, int64 out.
 
     The product runs in floating point, because integer products have no BLAS: float32, whose sums of
@@ -34,12 +37,12 @@ def exact_matmul(a, b):
     return (a.astype(exact) @ b.astype(exact)).astype(np.int64)
 
 
-def accumulator_bound(weight, bias):
+def accumulator_bound(weight: IntArray, bias: IntArray) -> Int64Array:
     """Largest magnitude a row's sum can reach: ``sum |w| * 127 + |b|``, shape (rows,), int64."""
     return np.abs(weight.astype(np.int64)).sum(axis=1) * ACTIVATION_MAX + np.abs(bias.astype(np.int64))
 
 
-def signed_bits(bound):
+def signed_bits(bound: int) -> int:
     """Bits of a signed integer that holds -bound to bound.
 
     >>> signed_bits(127), signed_bits(128)
@@ -69,12 +72,12 @@ class IntegerLinear:
         If shapes disagree, a value is out of range, or a row's sum could exceed 32 bits.
     """
 
-    weight: np.ndarray
-    bias: np.ndarray
-    multiplier: np.ndarray
-    shift: np.ndarray
+    weight: npt.NDArray[np.int8]
+    bias: npt.NDArray[np.int32]
+    multiplier: Int64Array
+    shift: Int64Array
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         rows = self.weight.shape[0]
         for name in ("bias", "multiplier", "shift"):
             if getattr(self, name).shape != (rows,):
@@ -86,11 +89,11 @@ class IntegerLinear:
             raise ValueError(f"a sum can need {self.accumulator_bits} bits; {ACCUMULATOR_BITS} are allowed")
 
     @property
-    def accumulator_bits(self):
+    def accumulator_bits(self) -> int:
         """Bits that hold every partial sum and the bias, proven from the weights."""
-        return signed_bits(accumulator_bound(self.weight, self.bias).max())
+        return signed_bits(int(accumulator_bound(self.weight, self.bias).max()))
 
-    def accumulate(self, x):
+    def accumulate(self, x: IntArray) -> Int64Array:
         """Sums before rescaling, int64, shape (tokens, rows); ``x`` is (tokens, K), -127 to 127."""
         if x.shape[-1] != self.weight.shape[1]:
             raise ValueError(f"input has {x.shape[-1]} channels; the weights have {self.weight.shape[1]}")
@@ -98,6 +101,6 @@ class IntegerLinear:
             raise ValueError("activations must be -127 to 127; -128 is not used")
         return exact_matmul(x, self.weight.T) + self.bias.astype(np.int64)
 
-    def compute(self, x):
+    def compute(self, x: IntArray) -> Int64Array:
         """Outputs, int64 in -127 to 127, shape (tokens, rows); ``x`` is (tokens, K), -127 to 127."""
         return requantize(self.accumulate(x), self.multiplier, self.shift)

@@ -1,15 +1,17 @@
 """Pattern pruning of attention maps: each 4x4 block of a map keeps one pattern of a fixed pool."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from compressor.intops.fixedpoint import ACTIVATION_MAX
+from compressor.intops.fixedpoint import ACTIVATION_MAX, Int64Array
 
 BLOCK = 4
 
 
-def to_blocks(maps):
+def to_blocks(maps: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """4x4 blocks of maps, zero-filled to whole blocks; block origin at query 0, key 0.
 
     Parameters
@@ -31,7 +33,7 @@ def to_blocks(maps):
     return np.moveaxis(split, -3, -2).reshape(*batch, rows, columns, BLOCK * BLOCK)
 
 
-def from_blocks(blocks, queries, keys):
+def from_blocks(blocks: npt.NDArray[Any], queries: int, keys: int) -> npt.NDArray[Any]:
     """Inverse of :func:`to_blocks`, shape (..., queries, keys).
 
     >>> maps = np.arange(20).reshape(4, 5)
@@ -65,10 +67,10 @@ class IntegerMapPruning:
         If a pattern has an empty row, or shape, values or power are not as above.
     """
 
-    patterns: np.ndarray
+    patterns: npt.NDArray[np.uint8]
     power: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.patterns.ndim != 2 or self.patterns.shape[1] != BLOCK * BLOCK:
             raise ValueError(f"map patterns must have shape (P, 16), not {self.patterns.shape}")
         if not 1 <= len(self.patterns) <= 64:
@@ -82,7 +84,7 @@ class IntegerMapPruning:
         if self.power not in (1, 2):
             raise ValueError(f"map pruning power must be 1 or 2, not {self.power}")
 
-    def select(self, weights):
+    def select(self, weights: Int64Array) -> Int64Array:
         """Pattern ids, int64, shape (..., ceil(queries / 4), ceil(keys / 4)).
 
         ``weights`` are unnormalized softmax weights, 0 to 127, 0 where query or key is masked.
@@ -92,6 +94,6 @@ class IntegerMapPruning:
         kept = to_blocks(weights**self.power) @ self.patterns.astype(np.int64).T
         return kept.argmax(axis=-1)
 
-    def mask(self, ids, queries, keys):
+    def mask(self, ids: Int64Array, queries: int, keys: int) -> npt.NDArray[np.bool_]:
         """Kept entries of maps with the given pattern ids: bool, shape (..., queries, keys)."""
         return from_blocks(self.patterns.astype(bool)[ids], queries, keys)

@@ -6,12 +6,15 @@ In hardware each is one subtractor and 16 cycles, hidden behind the stream of th
 """
 
 import numpy as np
+import numpy.typing as npt
+
+from compressor.intops.fixedpoint import Int64Array
 
 RESULT_BITS = 16
 """Bits of a quotient and of a root; also the cycles that each takes in hardware."""
 
 
-def bit_length(x):
+def bit_length(x: npt.ArrayLike) -> Int64Array:
     """Position of the highest set bit plus one; 0 for 0.
 
     Parameters
@@ -31,7 +34,7 @@ def bit_length(x):
     return length + (x != 0)
 
 
-def normalized_quotient(numerator, divisor):
+def normalized_quotient(numerator: int, divisor: npt.ArrayLike) -> tuple[Int64Array, Int64Array]:
     """Floating quotient ``numerator / divisor ~ quotient * 2**(16 - length)``.
 
     ``length`` is the divisor's bit length; ``quotient = floor(numerator / (divisor << 16 - length))``.
@@ -59,7 +62,7 @@ def normalized_quotient(numerator, divisor):
     return np.where(divisor == 0, 0, numerator // np.maximum(normalized, 1)), length
 
 
-def floor_sqrt(x):
+def floor_sqrt(x: npt.ArrayLike) -> Int64Array:
     """Integer square root, one bit at a time from the top.
 
     Parameters
@@ -83,7 +86,7 @@ def floor_sqrt(x):
     return root
 
 
-def inverse_sqrt(x):
+def inverse_sqrt(x: npt.ArrayLike) -> tuple[Int64Array, Int64Array]:
     """Floating inverse square root, ``1 / sqrt(x) ~ reciprocal * 2**-shift``.
 
     ``x`` is shifted by an even number of bits, left (exact) or right (floor), to 31 or 32 bits;

@@ -10,8 +10,9 @@ and not once per query and key (Rabe and Staats, arXiv:2112.05682).
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from compressor.intops.fixedpoint import ACTIVATION_MAX
+from compressor.intops.fixedpoint import ACTIVATION_MAX, Int64Array
 
 KEYS_MAX = 512
 """Longest row: 512 weights of 127 sum to 65024, which fits 16 bits."""
@@ -19,7 +20,7 @@ KEYS_MAX = 512
 TABLE_ENTRIES = 256
 
 
-def exp_table(scale):
+def exp_table(scale: float) -> npt.NDArray[np.uint8]:
     """Weights ``floor(127 exp(-d scale) + 1/2)`` for distances d = 0 to 255 below the row's maximum.
 
     Parameters
@@ -60,16 +61,16 @@ class IntegerSoftmax:
         If the table has another shape or does not start at 127 and fall.
     """
 
-    table: np.ndarray
+    table: npt.NDArray[np.uint8]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.table.shape != (TABLE_ENTRIES,):
             raise ValueError(f"exp table must have {TABLE_ENTRIES} entries, not {self.table.shape}")
         table = self.table.astype(np.int64)
         if table[0] != ACTIVATION_MAX or table[-1] < 0 or (np.diff(table) > 0).any():
             raise ValueError(f"exp table must start at {ACTIVATION_MAX} and fall to 0 or above")
 
-    def compute(self, scores, valid):
+    def compute(self, scores: Int64Array, valid: npt.NDArray[np.bool_]) -> tuple[Int64Array, Int64Array]:
         """Weights and row sums.
 
         Parameters

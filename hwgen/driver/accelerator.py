@@ -1,16 +1,23 @@
 """Runs bundles on an accelerator: sentences in, labels out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
+from compressor.text_file import StrPath
 from hwgen.build_directory import BuildError, load_plan, read_manifest
 from hwgen.driver.control import Control
-from hwgen.driver.device import PORTS
+from hwgen.driver.device import PORTS, Buffer, Device
 from hwgen.driver.errors import DriverError, InputTooLongError
 from hwgen.driver.run_image import RunImage
 from rtl_templates.register_map import LENGTHS
+
+if TYPE_CHECKING:  # torch and transformers
+    from hwgen.driver.sentences import SentenceHost
 
 ALIGNMENT = 4096
 """Bytes. What buffers must be aligned to."""
@@ -27,16 +34,16 @@ class Predictions:
         Of the labels; empty if the bundle names none.
     """
 
-    logits: np.ndarray
+    logits: npt.NDArray[np.float64]
     names: tuple[str, ...] = ()
 
     @property
-    def labels(self):
+    def labels(self) -> npt.NDArray[np.int64]:
         """Index of the largest logit, int64 array, shape (sentences,)."""
         return self.logits.argmax(axis=1)
 
     @property
-    def label_names(self):
+    def label_names(self) -> list[str]:
         """Name of each sentence's label, or its index as a string."""
         return [self.names[label] if self.names else str(label) for label in self.labels.tolist()]
 
@@ -73,15 +80,17 @@ class Accelerator:
             print(accelerator.predict(["a gem of a film"]).label_names)
     """
 
-    def __init__(self, build, device=None, *, batch=8, timeout_s=10.0):
+    def __init__(self, build: StrPath, device: Device | None = None, *, batch: int = 8,
+                 timeout_s: float = 10.0) -> None:
         if not 1 <= batch <= LENGTHS:
             raise ValueError(f"batch must be 1 to {LENGTHS} sequences, not {batch}")
         if not timeout_s > 0:
             raise ValueError(f"timeout_s must be more than 0 s, not {timeout_s}")
         self._build, self._batch, self._timeout_s = find_build(build), batch, timeout_s
         configuration = load_plan(self._build).spec.configuration
-        self._image = self._sentences = None
-        self._buffers = {}
+        self._image: RunImage | None = None
+        self._sentences: SentenceHost | None = None
+        self._buffers: dict[str, Buffer] = {}
         self._device = device or _open_device(Path(build))
         try:
             self._control = Control(self._device)
@@ -90,18 +99,18 @@ class Accelerator:
             self.close()
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
-    def tokens(self):
+    def tokens(self) -> int:
         """Most tokens of a sequence of the bundle that is loaded."""
         return self._loaded.tokens
 
-    def load(self, model=None):
+    def load(self, model: StrPath | None = None) -> Self:
         """Load program, weights and patterns of a bundle; what was loaded before is replaced.
 
         Parameters
@@ -142,7 +151,8 @@ class Accelerator:
         self._image = image
         return self
 
-    def predict(self, sentences, *, truncate=False):
+    def predict(self, sentences: Sequence[str] | Sequence[tuple[str, str]], *,
+                truncate: bool = False) -> Predictions:
         """Classify sentences.
 
         Parameters
@@ -174,7 +184,7 @@ class Accelerator:
         hidden = self.hidden_states(x, lengths)
         return Predictions(logits=self._sentences.host.classify(hidden), names=self._sentences.labels)
 
-    def hidden_states(self, x, lengths):
+    def hidden_states(self, x: npt.ArrayLike, lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Run the encoder.
 
         Parameters
@@ -202,24 +212,24 @@ class Accelerator:
                  for start in range(0, len(x), self._batch)]
         return np.concatenate(parts)[:, :x.shape[1]]
 
-    def counters(self):
+    def counters(self) -> dict[str, int]:
         """What the last run counted (cycles, busy_cycles, saturations, ...): dict of int."""
         return self._control.counters()
 
-    def close(self):
+    def close(self) -> None:
         """Free the buffers and give the device back."""
         self._free()
         self._image = None
         self._device.close()
 
     @property
-    def _loaded(self):
+    def _loaded(self) -> RunImage:
         if self._image is None:
             raise DriverError("no bundle is loaded; call load() first")
         return self._image
 
-    def _run(self, x, lengths):
-        image, buffers = self._image, self._buffers
+    def _run(self, x: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        image, buffers = self._loaded, self._buffers
         memory = image.pack(x)
         buffers["input"].array[:memory.size] = memory.ravel()
         buffers["input"].flush()
@@ -230,20 +240,20 @@ class Accelerator:
         size = len(x) * image.strides[1]
         return image.unpack(np.asarray(buffers["output"].array[:size]).reshape(len(x), -1))
 
-    def _allocate(self, size, port):
+    def _allocate(self, size: int, port: str) -> Buffer:
         buffer = self._device.allocate(size, port)
         if buffer.address % ALIGNMENT:
             raise DriverError(f"the device's memory for {port} is at {buffer.address:#x}; the accelerator "
                               f"needs a multiple of {ALIGNMENT} bytes")
         return buffer
 
-    def _free(self):
+    def _free(self) -> None:
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers = {}
 
 
-def find_build(path):
+def find_build(path: StrPath) -> Path:
     """Directory of the build that ``path`` is, or lies in.
 
     Raises
@@ -261,7 +271,7 @@ def find_build(path):
                      "or a bitstream inside of it")
 
 
-def _open_device(path):
+def _open_device(path: Path) -> Device:
     if path.suffix == ".bit":
         from hwgen.driver.pynq_device import PynqDevice
 
@@ -273,7 +283,7 @@ def _open_device(path):
     raise ValueError(f"{path} is no bitstream (.bit, .xclbin); give one, or a device")
 
 
-def _check_input(image, x, lengths):
+def _check_input(image: RunImage, x: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> None:
     if x.ndim != 3 or x.shape[2] != image.hidden or not len(x) or not x.shape[1]:
         raise ValueError(f"x has shape {list(x.shape)}; (sequences, tokens, {image.hidden}) is required")
     if x.shape[1] > image.tokens:

@@ -1,5 +1,8 @@
 """The register sequence of a run; what registers mean is in :mod:`rtl_templates.register_map`."""
 
+from collections.abc import Iterable, Mapping
+
+from hwgen.driver.device import Device
 from hwgen.driver.errors import DeviceError, DriverError, RunTimeoutError, WrongBitstreamError
 from rtl_templates.register_map import (
     IDENTITY,
@@ -27,7 +30,7 @@ class Control:
         If registers ``id`` and ``version`` are not those of an accelerator that this driver knows.
     """
 
-    def __init__(self, device):
+    def __init__(self, device: Device) -> None:
         self._device = device
         found = self.read("id")
         if found != IDENTITY:
@@ -40,15 +43,15 @@ class Control:
                 f"the accelerator has version {found} of the register map; this driver knows {MAP_VERSION}: "
                 "use the hwgen that built the bitstream, or build it again")
 
-    def read(self, name):
+    def read(self, name: str) -> int:
         """Value of the register of that name."""
         return self._device.read(address_of(name))
 
-    def write(self, name, value):
+    def write(self, name: str, value: int) -> None:
         """Write the register of that name."""
         self._device.write(address_of(name), value)
 
-    def check_configuration(self, expected, what):
+    def check_configuration(self, expected: int, what: str) -> None:
         """WrongBitstreamError unless the accelerator's configuration is the one that ``what`` is for."""
         found = self.read("configuration")
         if found != expected:
@@ -56,21 +59,21 @@ class Control:
                 f"{what} is for configuration {expected:08x}, the device has {found:08x}: "
                 "load the bitstream of that build, or give the build of this bitstream")
 
-    def check_idle(self):
+    def check_idle(self) -> None:
         """DriverError if a run is under way."""
         if not self.read("control") & mask_of("control", "idle"):
             raise DriverError("the accelerator is still running, since a run that timed out or from another "
                               "program; wait, or load the bitstream again")
 
-    def set_pool(self, words):
+    def set_pool(self, words: Iterable[int]) -> None:
         """Fill the pattern memory (32-bit words)."""
         self._write_window(POOL_BASE, words)
 
-    def set_lengths(self, lengths):
+    def set_lengths(self, lengths: Iterable[int]) -> None:
         """Valid tokens of each sequence of the next run."""
         self._write_window(LENGTHS_BASE, lengths)
 
-    def run(self, *, pointers, numbers, timeout_s):
+    def run(self, *, pointers: Mapping[str, int], numbers: Mapping[str, int], timeout_s: float) -> None:
         """Run sequences to their end.
 
         Parameters
@@ -106,15 +109,15 @@ class Control:
         if code != Status.OK:
             raise DeviceError(code, self.read("descriptor"))
 
-    def counters(self):
+    def counters(self) -> dict[str, int]:
         """What the last run counted: dict of int by register name."""
         return {name: self.read(name) for name in RUN_COUNTERS}
 
-    def _acknowledge(self):
+    def _acknowledge(self) -> None:
         pending = self.read("interrupt_status")
         if pending:
             self.write("interrupt_status", pending)  # writing 1 toggles
 
-    def _write_window(self, base, words):
+    def _write_window(self, base: int, words: Iterable[int]) -> None:
         for index, word in enumerate(words):
             self._device.write(base + 4 * index, int(word))

@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from typing import Any
 
 from rtl_templates.register_map import address_of, mask_of
 
@@ -23,18 +24,18 @@ class Buffer(ABC):
     """
 
     address: int
-    array: object
+    array: Any
 
     @abstractmethod
-    def flush(self):
+    def flush(self) -> None:
         """Make what the host wrote visible to the accelerator."""
 
     @abstractmethod
-    def invalidate(self):
+    def invalidate(self) -> None:
         """Make what the accelerator wrote visible to the host."""
 
     @abstractmethod
-    def free(self):
+    def free(self) -> None:
         """Give the memory back."""
 
 
@@ -47,18 +48,18 @@ class Device(ABC):
     has_interrupt = False
 
     @abstractmethod
-    def read(self, address):
+    def read(self, address: int) -> int:
         """The 32-bit register or window word at this byte address."""
 
     @abstractmethod
-    def write(self, address, value):
+    def write(self, address: int, value: int) -> None:
         """Write a 32-bit register or window word."""
 
     @abstractmethod
-    def allocate(self, size, port):
+    def allocate(self, size: int, port: str) -> Buffer:
         """A :class:`Buffer` of ``size`` bytes for one of :data:`PORTS`."""
 
-    def wait(self, timeout_s):
+    def wait(self, timeout_s: float) -> bool:
         """Wait until a run's end is pending in ``interrupt_status``; False if that takes too long.
 
         Polls, with pauses of 20 microseconds to 1 millisecond.
@@ -73,5 +74,5 @@ class Device(ABC):
         return True
 
     @abstractmethod
-    def close(self):
+    def close(self) -> None:
         """Give the device back."""

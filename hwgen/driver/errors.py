@@ -30,7 +30,7 @@ class DeviceError(DriverError):
         The descriptor that was dispatched last.
     """
 
-    def __init__(self, code, descriptor):
+    def __init__(self, code: int, descriptor: int) -> None:
         super().__init__(f"the run ended with status {code} at descriptor {descriptor}: {status_text(code)}")
         self.status = Status(code) if code in STATUS_HELP else code
         self.descriptor = descriptor

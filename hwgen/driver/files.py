@@ -1,8 +1,12 @@
 """The folder ``driver/`` of a build: a driver in C, and an example in Python."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from hwgen.encoder_memory import strides
+from hwgen.encoder_program import EncoderProgram
+from hwgen.plan import Plan
+from hwgen.program import Program
 from hwgen.templates import render
 from rtl_templates.array_spec import PoolStorage
 from rtl_templates.register_map import LENGTHS, STATUS_HELP, Status, status_text
@@ -53,7 +57,8 @@ class DriverContext:
     output_stride: int
 
 
-def driver_context(plan, program, weights_beats, pool_words):
+def driver_context(plan: Plan, program: Program | EncoderProgram, weights_beats: int,
+                   pool_words: int) -> DriverContext:
     """Variables for a plan, its whole program, and the sizes of its weight stream and pattern memory."""
     input_stride, output_stride = strides(program)
     return DriverContext(
@@ -66,7 +71,7 @@ def driver_context(plan, program, weights_beats, pool_words):
         output_bytes=program.output_bytes, input_stride=input_stride, output_stride=output_stride)
 
 
-def write_driver(context, directory):
+def write_driver(context: DriverContext, directory: Path) -> None:
     """Write the files into a directory that does not exist yet; equal contexts give equal bytes."""
     directory.mkdir()
     for name in FILES:

@@ -1,5 +1,8 @@
 """The accelerator in a PYNQ overlay, on a Zynq board or an Alveo card."""
 
+from typing import Any
+
+from compressor.text_file import StrPath
 from hwgen.driver.device import Buffer, Device
 from hwgen.driver.errors import DriverError, WrongBitstreamError
 from hwgen.vendor.names import LIBRARY, VENDOR
@@ -11,18 +14,18 @@ IP_TYPE = f"{VENDOR}:{LIBRARY}:accelerator:"
 class PynqBuffer(Buffer):
     """Memory from ``pynq.allocate``."""
 
-    def __init__(self, array):
+    def __init__(self, array: Any) -> None:
         self.array, self.address = array, array.device_address
 
-    def flush(self):
+    def flush(self) -> None:
         """Write the caches back, or copy to the card."""
         self.array.flush()
 
-    def invalidate(self):
+    def invalidate(self) -> None:
         """Drop what caches hold, or copy from the card."""
         self.array.invalidate()
 
-    def free(self):
+    def free(self) -> None:
         """Give the memory back."""
         self.array.freebuffer()
 
@@ -45,7 +48,7 @@ class PynqDevice(Device):
         If PYNQ is not installed; if the overlay has no such accelerator, or several.
     """
 
-    def __init__(self, bitstream, *, ip=None):
+    def __init__(self, bitstream: StrPath, *, ip: str | None = None) -> None:
         try:
             import pynq
         except ImportError as error:
@@ -62,17 +65,17 @@ class PynqDevice(Device):
             raise WrongBitstreamError(f"{bitstream} has no {ip!r}; it has {', '.join(sorted(ips))}")
         self._registers = pynq.MMIO(entry["phys_addr"], entry["addr_range"])
 
-    def read(self, address):
+    def read(self, address: int) -> int:
         """The 32-bit register or window word at this byte address."""
         return int(self._registers.read(address))
 
-    def write(self, address, value):
+    def write(self, address: int, value: int) -> None:
         """Write a 32-bit register or window word."""
         self._registers.write(address, value)
 
-    def allocate(self, size, port):
+    def allocate(self, size: int, port: str) -> PynqBuffer:
         """Contiguous memory; on a Zynq every port reaches all of it."""
         return PynqBuffer(self._allocate((size,), "u1"))
 
-    def close(self):
+    def close(self) -> None:
         """The bitstream stays loaded."""

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
+from compressor.text_file import StrPath
 from hwgen.build_directory import BuildError, digest, load_plan, read_manifest, verify_build
 from hwgen.encoder_memory import input_memory, output_states, strides
-from hwgen.encoder_program import encoder_program
+from hwgen.encoder_program import EncoderProgram, encoder_program
+from hwgen.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,15 +34,15 @@ class RunImage:
     """
 
     configuration: int
-    program: object
+    program: EncoderProgram
     lanes: int
     bus_bits: int
-    weights: np.ndarray
-    pool: np.ndarray
+    weights: npt.NDArray[np.uint8]
+    pool: npt.NDArray[np.uint32]
     bundle: Path
 
     @classmethod
-    def of_build(cls, directory):
+    def of_build(cls, directory: StrPath) -> Self:
         """What a build holds, checked against its manifest.
 
         Raises
@@ -55,7 +59,7 @@ class RunImage:
                        directory / "bundle.pt")
 
     @classmethod
-    def of_bundle(cls, bundle, directory):
+    def of_bundle(cls, bundle: StrPath, directory: StrPath) -> Self:
         """What a bundle needs on the accelerator of a build: the build's own files if it is its bundle.
 
         Otherwise program and weight stream are made here, which needs torch.
@@ -83,7 +87,8 @@ class RunImage:
         return cls._of(plan, weights, pool, bundle)
 
     @classmethod
-    def _of(cls, plan, weights, pool, bundle):
+    def _of(cls, plan: Plan, weights: npt.NDArray[np.uint8], pool: npt.NDArray[np.uint32],
+            bundle: Path) -> Self:
         if weights.size * 8 % plan.spec.bus_bits:
             raise BuildError(f"the weight stream has {weights.size} bytes, no whole beats of "
                              f"{plan.spec.bus_bits} bits: build again")
@@ -92,31 +97,31 @@ class RunImage:
                    bundle=bundle)
 
     @property
-    def tokens(self):
+    def tokens(self) -> int:
         """Tokens of a sequence; shorter ones are padded and have a shorter valid length."""
         return self.program.tokens
 
     @property
-    def hidden(self):
+    def hidden(self) -> int:
         """Channels of the hidden states."""
         return self.program.inputs[0].channels
 
     @property
-    def strides(self):
+    def strides(self) -> tuple[int, int]:
         """Bytes from a sequence's input to the next one's, and from a sequence's output to the next one's."""
         return strides(self.program)
 
     @property
-    def numbers(self):
+    def numbers(self) -> dict[str, int]:
         """Values of the registers that are equal in every run: dict of int by name."""
         return {"program_length": len(self.program.descriptors),
                 "weights_beats": self.weights.size * 8 // self.bus_bits,
                 "input_stride": self.strides[0], "output_stride": self.strides[1]}
 
-    def pack(self, x):
+    def pack(self, x: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Input memory of sequences, see :func:`hwgen.encoder_memory.input_memory`."""
         return input_memory(self.program, x, self.lanes)
 
-    def unpack(self, memory):
+    def unpack(self, memory: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
         """Hidden states in output memory, see :func:`hwgen.encoder_memory.output_states`."""
         return output_states(self.program, memory, self.lanes)

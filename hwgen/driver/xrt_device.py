@@ -6,9 +6,11 @@ has it.
 
 import ctypes
 from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint, c_uint32, c_uint64, c_void_p
+from typing import Any
 
 import numpy as np
 
+from compressor.text_file import StrPath
 from hwgen.driver.device import PORTS, Buffer, Device
 from hwgen.driver.errors import DriverError
 
@@ -38,22 +40,22 @@ _FUNCTIONS = {
 class XrtBuffer(Buffer):
     """An XRT buffer object, in the memory bank of its kernel argument."""
 
-    def __init__(self, xrt, device, size, bank):
+    def __init__(self, xrt: Any, device: int | None, size: int, bank: int) -> None:
         self._xrt, self._size = xrt, size
         self._handle = _handle("xrtBOAlloc", xrt.xrtBOAlloc(device, size, NO_FLAGS, bank))
         self.address = xrt.xrtBOAddress(self._handle)
         mapped = _handle("xrtBOMap", xrt.xrtBOMap(self._handle))
         self.array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(mapped))
 
-    def flush(self):
+    def flush(self) -> None:
         """Copy to the card."""
         _check("xrtBOSync", self._xrt.xrtBOSync(self._handle, TO_DEVICE, self._size, 0))
 
-    def invalidate(self):
+    def invalidate(self) -> None:
         """Copy from the card."""
         _check("xrtBOSync", self._xrt.xrtBOSync(self._handle, FROM_DEVICE, self._size, 0))
 
-    def free(self):
+    def free(self) -> None:
         """Give the memory back; ``array`` ends with it."""
         self.array = None
         _check("xrtBOFree", self._xrt.xrtBOFree(self._handle))
@@ -74,8 +76,9 @@ class XrtDevice(Device):
         If XRT is not installed, or a call to it fails: the message names the call.
     """
 
-    def __init__(self, xclbin, *, index=0):
-        self._kernel = self._device = None
+    def __init__(self, xclbin: StrPath, *, index: int = 0) -> None:
+        self._kernel: int | None = None
+        self._device: int | None = None
         self._xrt = _library()
         self._device = _handle("xrtDeviceOpen", self._xrt.xrtDeviceOpen(index))
         try:
@@ -89,26 +92,26 @@ class XrtDevice(Device):
             self.close()
             raise
 
-    def read(self, address):
+    def read(self, address: int) -> int:
         """The 32-bit register or window word at this byte address."""
         value = c_uint32()
         _check(f"xrtKernelReadRegister({address:#x})",
                self._xrt.xrtKernelReadRegister(self._kernel, address, ctypes.byref(value)))
         return value.value
 
-    def write(self, address, value):
+    def write(self, address: int, value: int) -> None:
         """Write a 32-bit register or window word."""
         _check(f"xrtKernelWriteRegister({address:#x})",
                self._xrt.xrtKernelWriteRegister(self._kernel, address, value))
 
-    def allocate(self, size, port):
+    def allocate(self, size: int, port: str) -> XrtBuffer:
         """A buffer in the bank that the port's kernel argument is connected to."""
         bank = self._xrt.xrtKernelArgGroupId(self._kernel, PORTS.index(port))
         if bank < 0:
             raise DriverError(f"XRT: xrtKernelArgGroupId of {port} failed with {bank}")
         return XrtBuffer(self._xrt, self._device, size, bank)
 
-    def close(self):
+    def close(self) -> None:
         """Close kernel and device."""
         if self._kernel:
             self._xrt.xrtKernelClose(self._kernel)
@@ -117,7 +120,7 @@ class XrtDevice(Device):
         self._kernel = self._device = None
 
 
-def _library():
+def _library() -> Any:
     try:
         xrt = ctypes.CDLL(LIBRARY)
     except OSError as error:
@@ -128,12 +131,12 @@ def _library():
     return xrt
 
 
-def _check(call, code):
+def _check(call: str, code: int) -> None:
     if code:
         raise DriverError(f"XRT: {call} failed with {code}; dmesg and xrt-smi tell more")
 
 
-def _handle(call, handle):
+def _handle(call: str, handle: int | None) -> int:
     if not handle:
         raise DriverError(f"XRT: {call} failed; dmesg and xrt-smi tell more")
     return handle

@@ -1,7 +1,9 @@
 """The page of an exploration, and the same as JSON."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from hwgen.design_search import Exploration
 from hwgen.devices import DEVICES
 from hwgen.report.charts import scatter
 from hwgen.report.origin import Origin
@@ -21,7 +23,7 @@ class ExplorePage:
     commands: tuple[tuple[str, str], ...]
 
 
-def explore_data(found):
+def explore_data(found: Exploration) -> dict[str, Any]:
     """Plain values of an exploration: the front with its commands, the default, and the best two points.
 
     Parameters
@@ -51,7 +53,7 @@ def explore_data(found):
             "front": [values(one) for one in found.front]}
 
 
-def explore_page(found, data):
+def explore_page(found: Exploration, data: dict[str, Any]) -> ExplorePage:
     """The context of the page; ``data`` is that of :func:`explore_data`."""
     marked = {one.point: ("c1", "Pareto front") for one in found.front}
     names = {"default": ("c4", "planner's default"), "thriftiest": ("c2", "least LUTs x cycles"),

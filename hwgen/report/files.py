@@ -1,24 +1,32 @@
 """Writes the files of a report: ``index.html``, ``summary.json``, ``summary.md``."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
 
-from compressor.text_file import write_text
+from compressor.bundle import Bundle
+from compressor.text_file import StrPath, write_text
+from hwgen.plan import Plan
 from hwgen.report.page import make_page
 from hwgen.report.summary import summarize
 from hwgen.report.theme import DARK, LIGHT
+
+if TYPE_CHECKING:  # results write reports
+    from hwgen.results import Result
 
 REPORT = "report"
 FILES = ("index.html", "summary.json", "summary.md")
 """They tell of runs that come after a build, so the build's manifest does not list them."""
 
 
-def write_report(directory, bundle, plan, results=(), timeline=None):
+def write_report(directory: StrPath, bundle: Bundle, plan: Plan, results: "Sequence[Result]" = (),
+                 timeline: str | None = None) -> dict[str, Any]:
     """Write the report of a build, each file aside then renamed.
 
     Equal builds with equal results give equal bytes.
@@ -49,7 +57,7 @@ def write_report(directory, bundle, plan, results=(), timeline=None):
     return data
 
 
-def render(name, context):
+def render(name: str, context: Any) -> str:
     """Text of a template of this package; everything is escaped in HTML, and pipes in Markdown's tables.
 
     Parameters

@@ -4,7 +4,7 @@ import pytest
 from amaranth.back import verilog
 
 from compressor.pools import build_pool
-from hwgen.planner import pool_assignment
+from hwgen.model_sizes import pool_assignment
 from rtl_templates.array_spec import ArraySpec
 from rtl_templates.pattern_array import PatternArray
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from compressor.intops.linear import accumulator_bound
 from compressor.pools import build_pool
 from hwgen.devices import BRAM36, DEVICES, EBR18
+from hwgen.model_sizes import CANDIDATE_LANES
 from hwgen.plan import Plan, PlanError, configuration_hash
-from hwgen.planner import CANDIDATE_LANES, CANDIDATE_ROWS, USABLE, PlanRequest, make_plan
+from hwgen.planner import CANDIDATE_ROWS, USABLE, PlanRequest, make_plan
 from hwgen.program import linear_program
 from hwgen.resource_model import modelled_resources, routing_luts
 from rtl_templates.array_spec import Accumulation, PoolStorage
