@@ -4,7 +4,7 @@ NumPy only and one definition, used for the golden model and for the hardware al
 from the same integers. Compared with transformers within float32 rounding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ def layer_norm(x, weight, bias, epsilon):
     return centered / np.sqrt(variance + epsilon) * weight + bias
 
 
-_POOLER_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
+_POOLER_ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
 
 DISTILBERT_EPSILON = 1e-12
 """DistilBERT has it in the code, not in the config."""

@@ -6,14 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hwgen.encoder_program import EncoderProgram
-from hwgen.program import TENSOR_ALIGNMENT
+from hwgen.program import TENSOR_ALIGNMENT, Program
 from rtl_templates.word_format import pack_words, unpack_words
 
 
-def strides(program: EncoderProgram) -> tuple[int, int]:
+def strides(program: Program) -> tuple[int, int]:
     """Bytes from a sequence's input to the next one's, and from a sequence's output to the next one's."""
-    return tuple(-(-size // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
-                 for size in (program.input_bytes, program.output_bytes))
+    incoming, outgoing = (-(-size // TENSOR_ALIGNMENT) * TENSOR_ALIGNMENT
+                          for size in (program.input_bytes, program.output_bytes))
+    return incoming, outgoing
 
 
 def input_memory(program: EncoderProgram, x: npt.NDArray[Any], lanes: int) -> npt.NDArray[np.uint8]:

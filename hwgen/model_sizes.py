@@ -87,7 +87,7 @@ class ModelSizes:
         if request.bus_bits is not None and request.bus_bits not in BUS_BITS:
             raise PlanError(f"--bus-bits must be one of {', '.join(map(str, BUS_BITS))}, "
                             f"not {request.bus_bits}")
-        self.attention = ()
+        self.attention: tuple[AttentionPlan, ...] = ()
         if bundle.operators and not names and not request.linear_only:
             self.attention = attention_plans(bundle)
             if self.tokens > KEYS_MAX:
@@ -95,7 +95,7 @@ class ModelSizes:
                                 "use fewer --tokens")
         self.columns = max(layer.inner for layer in self.layers) // SIZE
         self.accumulator_bits = self._accumulator_bits()
-        self._layer_plans = {}
+        self._layer_plans: dict[int, tuple[LayerPlan, ...]] = {}
 
     @cached_property
     def kept_weights(self) -> list[int]:
@@ -125,7 +125,7 @@ class ModelSizes:
                               storage=self.storage, accumulator_bits=self.accumulator_bits,
                               accumulation=self._accumulation(device, lanes))
             plans = self.layer_plans(units)
-            sizes = dict(
+            sizes: dict[str, Any] = dict(
                 array=array, bus_bits=self._bus_bits(units, lanes, device),
                 activation_words=0 if self.attention else linear_buffer_words(
                     plans, token_groups(tokens, lanes), overlap=overlap),

@@ -108,7 +108,7 @@ def build(model: StrPath, out: StrPath, request: PlanRequest | None = None,
     if hardware is None:
         plan = make_plan(bundle, request)
     else:
-        plan = fit_plan(bundle, load_plan(hardware), request and request.tokens)
+        plan = fit_plan(bundle, load_plan(hardware), request.tokens if request else None)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -139,7 +139,7 @@ def refusal(spec: AcceleratorSpec, device: Device, tokens: int) -> _Refusal | No
     needs = device_resources(spec, device)
     excess = {key: needs[key] / (share * getattr(device, key)) if needs[key] else 0
               for key, share in USABLE.items()}
-    worst = max(excess, key=excess.get)
+    worst = max(excess, key=lambda key: excess[key])
     if excess[worst] <= 1:
         return None
     has, by_memory = getattr(device, worst), worst in ("rams", "urams")

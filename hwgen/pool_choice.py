@@ -7,7 +7,7 @@ import numpy as np
 from compressor.blocks import POSITIONS
 from compressor.patterns import BALANCES, candidate_patterns, retained_energy
 from compressor.pools import PoolError, build_pool
-from hwgen.planner import pool_assignment
+from hwgen.model_sizes import pool_assignment
 from hwgen.resource_model import mux_luts, routing_luts
 
 SIZES = (16, 32, 64, 128)

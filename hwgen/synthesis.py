@@ -12,9 +12,12 @@ import json
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Self
 
+from compressor.text_file import StrPath
 from hwgen.equal_modules import merge_equal_modules
 from hwgen.toolchain import ToolError, run_tool
 
@@ -66,17 +69,18 @@ class Resources:
     carry: int
     uram: int = 0
 
-    def __add__(self, other):
-        return Resources(**{name: getattr(self, name) + getattr(other, name) for name in _COUNTS})
+    def __add__(self, other: Self) -> Self:
+        return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in _COUNTS})
 
-    def __mul__(self, copies):
-        return Resources(**{name: getattr(self, name) * copies for name in _COUNTS})
+    def __mul__(self, copies: int) -> Self:
+        return type(self)(**{name: getattr(self, name) * copies for name in _COUNTS})
 
 
 _COUNTS = tuple(field.name for field in fields(Resources))
 
 
-def synthesize(verilog_files, top, family, *, use_dsp=True, use_uram=False):
+def synthesize(verilog_files: Iterable[StrPath], top: str, family: str, *, use_dsp: bool = True,
+               use_uram: bool = False) -> Resources:
     """Synthesize Verilog with Yosys and count what it uses.
 
     Parameters

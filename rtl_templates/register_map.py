@@ -240,8 +240,9 @@ def status_text(code: int) -> str:
     """
     if code not in STATUS_HELP:
         return f"unknown status {code}"
-    meaning, action = STATUS_HELP[code]
-    return f"{Status(code).name}: {meaning}" + (f"; {action}" if action else "")
+    status = Status(code)
+    meaning, action = STATUS_HELP[status]
+    return f"{status.name}: {meaning}" + (f"; {action}" if action else "")
 
 
 def address_of(name: str) -> int:

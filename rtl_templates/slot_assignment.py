@@ -89,9 +89,9 @@ class SlotAssignment:
         -----
         Takes about a second for 32 patterns. The same pool always gives the same assignment.
         """
-        masks = _masks_of_at_most(masks, slots)
-        entries = np.concatenate([masks, dense_parts(slots)])
-        return cls(slots, *solve_pool(entries, slots), len(masks))
+        patterns = _masks_of_at_most(masks, slots)
+        entries = np.concatenate([patterns, dense_parts(slots)])
+        return cls(slots, *solve_pool(entries, slots), len(patterns))
 
     @classmethod
     def any_pattern(cls, masks: npt.ArrayLike, slots: int) -> Self:
@@ -105,10 +105,10 @@ class SlotAssignment:
         masks : uint8 array, shape (P, 16)
             Patterns, row-major, each with at most ``4 * slots`` ones in any rows.
         """
-        masks = _masks_of_at_most(masks, slots)
-        placed = [place_any(entry, slots) for entry in np.concatenate([masks, dense_parts(slots)])]
+        patterns = _masks_of_at_most(masks, slots)
+        placed = [place_any(entry, slots) for entry in np.concatenate([patterns, dense_parts(slots)])]
         rows, columns = zip(*placed, strict=True)
-        return cls(slots, rows, columns, any_pattern_ports(slots), len(masks))
+        return cls(slots, rows, columns, any_pattern_ports(slots), len(patterns))
 
     @property
     def multipliers(self):
