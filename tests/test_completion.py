@@ -35,4 +35,4 @@ def test_the_script_registers_the_command(shell, name, registers):
     ("compress tr", {"train"}), ("compress export --lin", {"--linear-only"}), ("hwgen x", set())])
 def test_words_are_completed(words, found):
     answer = ask(words.split()[0], "bash_complete", words)
-    assert {line.partition(",")[2] for line in answer.splitlines()} == found
+    assert {line.partition(",")[2] for line in answer.split()} == found
