@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from compressor.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from hwgen.api import build, cost_table, explore, fit, inspect, place, synthesize
+    from hwgen.api import build, cost_table, explore, fit, inspect, place, pools, synthesize
     from hwgen.build_directory import BuildError, load_plan, verify_build
     from hwgen.devices import DEVICES
     from hwgen.doctor import examine
@@ -29,13 +29,15 @@ __all__ = [
     "inspect",
     "load_plan",
     "place",
+    "pools",
     "refresh_report",
     "synthesize",
     "verify_build",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, {
-    **dict.fromkeys(("build", "cost_table", "explore", "fit", "inspect", "place", "synthesize"), "hwgen.api"),
+    **dict.fromkeys(("build", "cost_table", "explore", "fit", "inspect", "place", "pools", "synthesize"),
+                    "hwgen.api"),
     **dict.fromkeys(("BuildError", "load_plan", "verify_build"), "hwgen.build_directory"),
     "DEVICES": "hwgen.devices",
     "examine": "hwgen.doctor",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.bundle import load_bundle
+from compressor.patterns import BALANCES
 from compressor.text_file import StrPath, write_text
 from hwgen import costs, packaging, placement, synthesis
 from hwgen.build_directory import load_plan, verify_build, verilog_files
@@ -19,6 +20,7 @@ from hwgen.devices import DEVICES
 from hwgen.inspection import inspect_bundle
 from hwgen.plan import Plan, PlanError
 from hwgen.planner import PlanRequest
+from hwgen.pool_choice import SIZES, PoolChoice, model_blocks, pool_choices
 from hwgen.report.explore_page import explore_data, explore_page
 from hwgen.report.files import render
 from hwgen.results import record, refresh_report
@@ -281,6 +283,36 @@ def fit(model: StrPath, device: str, latency_ms: float, *, tokens: int | None = 
         raise PlanError(refusal_line(found, evaluator, latency_ms, clock))
     return Fitted(model=str(model), device=device, tokens=evaluator.tokens, clock_mhz=clock,
                   evaluation=found.found)
+
+
+def pools(model: StrPath, *, sizes: Sequence[int] = SIZES, keep: int = 8, balances: Sequence[str] = BALANCES,
+          progress: Callable[[str], None] | None = None) -> list[PoolChoice]:
+    """Pattern pools for a dense model: `hwgen pools`.
+
+    Parameters
+    ----------
+    model : str or path
+        A model directory, or a name on the hub.
+    sizes : sequence of int
+        Numbers of patterns.
+    keep : int
+        Weights of every 4x4 block that are kept, 1 to 16.
+    balances : sequence of str
+        Of "row", "bank" and "none", see :func:`compressor.patterns.balance_groups`.
+    progress : callable(str), optional
+        Called with the pool that is next.
+
+    Returns
+    -------
+    list of hwgen.pool_choice.PoolChoice
+        Retained energy is counted, LUTs are modelled.
+
+    Raises
+    ------
+    PoolError
+        If the model cannot be loaded, or there is no such pool.
+    """
+    return pool_choices(model_blocks(model), sizes=sizes, keep=keep, balances=balances, progress=progress)
 
 
 def _refuse_without_dsp48e2(plan: Plan, family: str) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import click
 
 from compressor.bundle_checks import BundleError
+from compressor.patterns import BALANCES
+from compressor.pools import PoolError
 from hwgen.build_directory import EMITTERS, BuildError, load_plan
 from hwgen.devices import DEVICES
 from hwgen.plan import PlanError
@@ -21,13 +23,12 @@ from hwgen.toolchain import ToolError
 from hwgen.vendor import lattice
 from rtl_templates.array_spec import Accumulation
 
-EXPECTED_ERRORS = (BundleError, PlanError, BuildError, ToolError, OSError)
+EXPECTED_ERRORS = (BundleError, PoolError, PlanError, BuildError, ToolError, OSError)
 """Errors that end in one line; anything else is a defect and keeps its traceback."""
 
 LAZY_COMMANDS = {"sim": "sim.cli:sim", "eval": "sim.eval_cli:evaluate_command",
-                 "explore": "sim.explore_cli:explore_command", "fit": "sim.explore_cli:fit_command",
-                 "pools": "hwgen.pools_cli:pools_command"}
-"""Commands of packages that hwgen itself must not import, and one that loads torch and a model."""
+                 "explore": "sim.explore_cli:explore_command", "fit": "sim.explore_cli:fit_command"}
+"""Commands of packages that hwgen itself must not import."""
 
 
 class _Group(click.Group):
@@ -127,6 +128,37 @@ def inspect_command(model, rows, lanes, tokens, as_json):
         _print_json(facts)
         return
     for line in inspect_lines(facts):
+        click.echo(line)
+
+
+@main.command("pools")
+@click.argument("model")
+@click.option("--sizes", default="16,32,64,128", show_default=True, metavar="LIST",
+              help="Numbers of patterns, with commas between.")
+@click.option("--keep", type=click.IntRange(1, 16), default=8, show_default=True,
+              help="Weights of every 4x4 block that are kept.")
+@click.option("--balance", "balances", multiple=True, type=click.Choice(BALANCES),
+              help="Only pools of this balance; may be given several times.  [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="Print the choices as JSON.")
+@one_line_errors
+def pools_command(model, sizes, keep, balances, as_json):
+    """Pattern pools for the dense MODEL: what each keeps of its weights, and what it costs in logic."""
+    from hwgen import api
+    from hwgen.pool_choice import choice_lines
+
+    try:
+        numbers = [int(size) for size in sizes.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{sizes!r} are no numbers with commas between",
+                                 param_hint="--sizes") from None
+    with progress_bar() as bar:
+        task = bar.add_task("hwgen pools", total=None)
+        choices = api.pools(model, sizes=numbers, keep=keep, balances=balances or BALANCES,
+                            progress=lambda step: bar.update(task, description=step))
+    if as_json:
+        _print_json([asdict(choice) for choice in choices])
+        return
+    for line in choice_lines(choices):
         click.echo(line)
 
 

@@ -1,12 +1,15 @@
 """Which pattern pool: what it keeps of a model's weights against the logic that it needs."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from compressor.blocks import POSITIONS
+from compressor.blocks import POSITIONS, to_blocks
 from compressor.patterns import BALANCES, candidate_patterns, retained_energy
 from compressor.pools import PoolError, build_pool
+from compressor.text_file import StrPath
 from hwgen.model_sizes import pool_assignment
 from hwgen.resource_model import mux_luts, routing_luts
 
@@ -44,12 +47,39 @@ class PoolChoice:
     on_front: bool = False
 
     @property
-    def recipe_line(self):
+    def recipe_line(self) -> str:
         """The section of a recipe that makes this pool."""
         return f"pool: {{build: {self.build}, size: {self.size}, keep: {self.keep}, balance: {self.balance}}}"
 
 
-def pool_choices(blocks, *, sizes=SIZES, keep=8, balances=BALANCES, seed=0, progress=None):
+def model_blocks(name: StrPath) -> npt.NDArray[np.float32]:
+    """The 4x4 blocks of a model's encoder: float32 array, shape (n, 16).
+
+    Parameters
+    ----------
+    name : str or path
+        A model directory, or a name on the hub.
+
+    Raises
+    ------
+    PoolError
+        If it cannot be loaded, or is no encoder that the compressor knows; one line.
+    """
+    from transformers import AutoModel
+
+    from compressor.targets import target_layers
+
+    try:
+        layers = target_layers(AutoModel.from_pretrained(name))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise PoolError(f"{name}: {' '.join(str(error).split())[:300]}") from error
+    return np.concatenate([to_blocks(layer.module.weight.detach().float()).numpy()
+                           for layer in layers.values()])
+
+
+def pool_choices(blocks: npt.ArrayLike, *, sizes: Iterable[int] = SIZES, keep: int = 8,
+                 balances: Iterable[str] = BALANCES, seed: int = 0,
+                 progress: Callable[[str], None] | None = None) -> list[PoolChoice]:
     """Pools of every balance and size, with what each keeps of a model and what it costs.
 
     Parameters
@@ -76,14 +106,14 @@ def pool_choices(blocks, *, sizes=SIZES, keep=8, balances=BALANCES, seed=0, prog
     PoolError
         If no such pool exists, or there are no blocks.
     """
-    blocks = np.asarray(blocks)
+    blocks, sizes, balances = np.asarray(blocks), sorted(set(sizes)), list(balances)
     if blocks.ndim != 2 or blocks.shape[1] != POSITIONS or not len(blocks):
         raise PoolError(f"blocks must have shape (n, {POSITIONS}), not {blocks.shape}")
     sample = blocks[np.sort(np.random.default_rng(seed).permutation(len(blocks))[:EVALUATION_BLOCKS])]
     build = "reed_muller" if keep == POSITIONS // 2 else "greedy"
     found, problem = [], f"no balance of {', '.join(balances)}"
     for balance in balances:
-        for size in sorted(set(sizes)):
+        for size in sizes:
             try:
                 if size > len(candidate_patterns(keep, balance)):
                     continue
@@ -105,13 +135,13 @@ def pool_choices(blocks, *, sizes=SIZES, keep=8, balances=BALANCES, seed=0, prog
             for choice in found]
 
 
-def _dominates(other, choice):
+def _dominates(other: PoolChoice, choice: PoolChoice) -> bool:
     better = (other.retained_energy - choice.retained_energy, choice.luts - other.luts,
               choice.id_bits - other.id_bits)
     return min(better) >= 0 and max(better) > 0
 
 
-def choice_lines(choices):
+def choice_lines(choices: Iterable[PoolChoice]) -> Iterator[str]:
     """The choices as text, line by line."""
     yield f"{'balance':8s} {'patterns':>8s} {'kept':>8s} {'LUT':>6s} {'id bits':>8s}   in a recipe"
     for choice in choices:

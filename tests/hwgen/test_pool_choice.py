@@ -12,8 +12,7 @@ from compressor.pools import PoolError, build_pool
 from compressor.tasks import TASKS
 from compressor.tiny_model import build_tiny_model
 from hwgen.cli import main
-from hwgen.pool_choice import pool_choices
-from hwgen.pools_cli import model_blocks
+from hwgen.pool_choice import model_blocks, pool_choices
 
 BLOCKS = np.random.default_rng(0).standard_normal((4000, 16)).astype(np.float32)
 
