@@ -12,18 +12,21 @@ from compressor.pools import PoolError, build_pool
 from compressor.tasks import TASKS
 from compressor.tiny_model import build_tiny_model
 from hwgen.cli import main
+from hwgen.planner import PlanRequest, make_plan
 from hwgen.pool_choice import model_blocks, pool_choices
+from tests.bundles import random_bundle
 
 BLOCKS = np.random.default_rng(0).standard_normal((4000, 16)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def choices():
-    return {(choice.balance, choice.size): choice for choice in pool_choices(BLOCKS, sizes=(16, 32, 64))}
+    return {(choice.balance, choice.size): choice for choice in pool_choices(BLOCKS, sizes=(16, 24, 32, 64))}
 
 
 def test_every_balance_and_size_in_order(choices):
-    assert list(choices) == [(balance, size) for balance in ("row", "bank", "none") for size in (16, 32, 64)]
+    assert list(choices) == [(balance, size) for balance in ("row", "bank", "none")
+                             for size in (16, 24, 32, 64)]
 
 
 def test_banks_halve_the_multiplexers_and_twice_the_patterns_make_up_for_it(choices):
@@ -49,6 +52,14 @@ def test_the_front(choices):
         assert choice.on_front == (not better)
     assert choices["bank", 32].on_front
     assert choices["row", 64].on_front
+    assert not choices["row", 24].on_front  # 32 patterns have ids of 5 bits as well
+
+
+def test_the_resource_model_knows_the_smaller_multiplexers():
+    plans = [make_plan(random_bundle(pool=build_pool("reed_muller", balance=balance)),
+                       PlanRequest(rows=2, lanes=4)) for balance in ("row", "bank")]
+    row, bank = (plan.modelled["luts"] for plan in plans)
+    assert row - bank == 4 * plans[0].spec.array.multipliers
 
 
 def test_sizes_that_a_balance_does_not_have_are_left_out():
