@@ -371,9 +371,9 @@ CONTENT = {
     "pool keep type": (edit(("pool", "keep"), True),
                        "pool.keep: is True; an integer from 1 to 16 is required"),
     "pool balance": (edit(("pool", "balance"), "column"),
-                     "pool.balance: is 'column'; allowed are row, none"),
-    "pool unbalanced": (unbalance, 'pool: balance is "row", but some pattern has unequal rows; '
-                                   'use balance "none"'),
+                     "pool.balance: is 'column'; allowed are row, bank, none"),
+    "pool unbalanced": (unbalance, 'pool: balance is "row", but pattern 4 keeps unequal numbers in its '
+                                   'rows; use balance "none"'),
     "pool repeats": (repeat_pattern, "pool: two patterns of the pool are equal; list each pattern once"),
     "pool shape": (edit(("pool", "patterns"), torch.zeros(32, 9, dtype=torch.uint8)),
                    "pool.patterns: has shape [32, 9]; [32, 16] is required"),

@@ -77,7 +77,7 @@ def test_presets_are_valid_and_survive_yaml(name, tmp_path):
     ({"attention_maps": {"power": 3}}, "attention_maps.power: Input should be 1 or 2, not 3"),
     ({"attention_maps": {"patterns": 8}}, "attention_maps.patterns: unknown key"),
     ({"attention_maps": {}, "pool": {"balance": "none"}},
-     "attention_maps use patterns of the pool, which needs balance: row and keep: 4 or 8 or 16, "
+     "attention_maps use patterns of the pool, which needs balance: row or bank and keep: 4 or 8 or 16, "
      "not balance: none and keep: 8"),
     ({"attention_maps": {}, "pool": {"build": "greedy", "keep": 12}},
      "attention_maps use patterns of the pool"),
