@@ -8,6 +8,7 @@ TOP = "accelerator"
 """Name of the top module and of its file."""
 
 _EMPTY_WIRE = re.compile(r"^  wire \[-1:0\] (?:\\\S+|\w+) ?;\n", re.MULTILINE)
+_START = re.compile(r"^(  reg \\\$auto\$verilog_backend\S+)  = 0;\n", re.MULTILINE)
 _ZEROS = re.compile(r"^  initial begin\n(?:    (\w+)\[\d+\] = (\d+)'h0+;\n)+  end\n", re.MULTILINE)
 
 
@@ -28,10 +29,13 @@ def write_verilog(plan, directory):
 
 
 def tidy(text):
-    """Shorten generated Verilog without changing what it means.
+    """Make generated Verilog shorter, and start alike in every simulator.
 
     Wires of no width, which nothing uses, are dropped: Verilog would read ``[-1:0]`` as two bits. The
-    initial zeros of a memory become a loop instead of a line for each of its words.
+    initial zeros of a memory become a loop instead of a line for each of its words. The registers by which
+    Yosys has every ``always @*`` evaluated at time 0 get their value from an ``initial`` block: one in the
+    declaration is there before those blocks wait, if the file is read as SystemVerilog (Icarus by default in
+    cocotb), and registers would stay unknown until an input of theirs changes.
 
     >>> print(tidy("  initial begin\\n    data[0] = 8'h00;\\n    data[1] = 8'h00;\\n  end\\n"), end="")
       initial begin : data_zeros
@@ -40,7 +44,13 @@ def tidy(text):
           data[word_index] = 8'h0;
       end
     """
-    return _ZEROS.sub(_zeros_loop, _EMPTY_WIRE.sub("", text))
+    text = _START.sub(_started, _EMPTY_WIRE.sub("", text))
+    return _ZEROS.sub(_zeros_loop, text)
+
+
+def _started(match):
+    name = match[1].split()[1]
+    return f"{match[1]} ;\n  initial {name}  = 0;\n"
 
 
 def _zeros_loop(match):
