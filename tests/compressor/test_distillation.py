@@ -1,12 +1,12 @@
 """Distillation: the loss against a hand computation, exact resume, teachers that do not fit."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from compressor.distillation import Distiller, hidden_loss, load_teacher
 from compressor.recipe_sections import Distillation
@@ -185,7 +185,7 @@ def test_parts_with_weight_zero_need_nothing():
     small = bert(3, hidden_size=32, num_attention_heads=4)
     distiller = Distiller(small, bert(2), Distillation(hidden=0, attention=0))
     assert distiller.wanted == {"output_hidden_states": False, "output_attentions": False}
-    student = SimpleNamespace(logits=torch.zeros(2, 2), loss=torch.tensor(1.0))
+    student = SequenceClassifierOutput(logits=torch.zeros(2, 2), loss=torch.tensor(1.0))
     assert distiller.loss(student, batch_of_two()).isfinite()
 
 
