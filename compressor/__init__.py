@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compressor.comparison import compare_runs
     from compressor.model_dir import ModelDirError
     from compressor.recipes import Recipe, RecipeError
+    from compressor.run_guards import TrainingError
     from compressor.task_files import TaskError
     from compressor.tasks import TaskData, load_task
     from compressor.training_run import OutputError, RunResult
@@ -36,6 +37,7 @@ __all__ = [
     "RunResult",
     "TaskData",
     "TaskError",
+    "TrainingError",
     "compare_runs",
     "compress",
     "export",
@@ -56,6 +58,7 @@ __getattr__, __dir__ = lazy_names(__name__, {
     "compare_runs": "compressor.comparison",
     "ModelDirError": "compressor.model_dir",
     **dict.fromkeys(("Recipe", "RecipeError"), "compressor.recipes"),
+    "TrainingError": "compressor.run_guards",
     "TaskError": "compressor.task_files",
     **dict.fromkeys(("TaskData", "load_task"), "compressor.tasks"),
     **dict.fromkeys(("OutputError", "RunResult"), "compressor.training_run"),

@@ -56,7 +56,7 @@ def compress(recipe: RecipeLike, *, model: StrPath, task: str | TaskData, out: S
 
     Raises
     ------
-    RecipeError, TaskError, OutputError, ModelDirError
+    RecipeError, TaskError, OutputError, ModelDirError, TrainingError
     """
     checked = as_recipe(recipe)
     rows = _rows(checked, task, data, train_rows, validation_rows)
@@ -99,7 +99,7 @@ def recover(recipe: RecipeLike, *, model: StrPath, text: Sequence[StrPath], out:
 
     Raises
     ------
-    RecipeError, TaskError, OutputError, ModelDirError
+    RecipeError, TaskError, OutputError, ModelDirError, TrainingError
     """
     checked = as_recipe(recipe)
     sentences = load_text(text, rows=rows, seed=checked.training.seed)
@@ -137,7 +137,7 @@ def sweep(recipe: RecipeLike, changes: Mapping[str, Sequence[Any]], *, model: St
 
     Raises
     ------
-    RecipeError, TaskError, OutputError, ModelDirError
+    RecipeError, TaskError, OutputError, ModelDirError, TrainingError
     """
     base, runs = as_recipe(recipe), []
     for values in itertools.product(*changes.values()):

@@ -44,6 +44,11 @@ class PerLayer(Structure):
         return getattr(self.base, "pool", None)
 
     @property
+    def removes_units(self):
+        """Whether the base does."""
+        return self.base.removes_units
+
+    @property
     def units(self):
         """The base's units of group Lasso."""
         return self.base.units

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import torch
 
-from compressor.blocks import BLOCK, POSITIONS, block_grid, to_blocks
+from compressor.blocks import BLOCK, POSITIONS, block_grid
 from compressor.projection import Projection, Structure, StructureError, kept_energy, scores_of
 from compressor.structures import NM, WEIGHT_BITS, Dense, Unstructured
 
 
 class _Units(Structure):
     """What all of them share: stored as dense matrices, whose zero blocks are absent."""
+
+    removes_units = True
 
     def check_shape(self, shape):
         block_grid(shape)
@@ -27,11 +29,6 @@ class _Units(Structure):
 
     def bits(self, shape):
         return Dense().bits(shape)
-
-    def weight_bits(self, weight):
-        """Eight bits a weight of the 4x4 blocks that are not zero, and one bit a block for its presence."""
-        present = int((to_blocks(weight) != 0).any(dim=1).sum())
-        return present * POSITIONS * WEIGHT_BITS + weight.numel() // POSITIONS
 
 
 def unit_sums(values, unit):

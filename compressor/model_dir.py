@@ -74,7 +74,7 @@ class CompressionInfo:
     map_pruning : IntegerMapPruning or None
         Patterns of attention maps and their power, for all layers; None if maps are whole.
     units : tuple of (int, int), optional
-        Heads and neurons that are left in each encoder layer; None if none were removed.
+        Heads and neurons that are left in each encoder layer; None if no heads, rows or blocks were removed.
     """
 
     task: str
@@ -108,7 +108,7 @@ class CompressionInfo:
 def describe(model, *, structure, pruned, task, max_tokens, map_pruning=None, removed=False):
     """The CompressionInfo of a model whose layers named in ``pruned`` have ``structure``.
 
-    ``removed``: heads and neurons have been removed, and are counted.
+    ``removed``: heads, rows or blocks have been removed; heads and neurons are counted.
     """
     layers, own = {}, isinstance(structure, PerLayer)
     for name, target in target_layers(model).items():
@@ -174,16 +174,18 @@ def write_model_dir(folder, *, model, tokenizer, info, recipe, metrics, scales=N
     aside = folder / ".unfinished"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    model.save_pretrained(aside)
-    tokenizer.save_pretrained(aside)
-    (aside / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
-    _write_json(aside / METRICS_FILE, metrics)
-    if scales is not None:
-        scales.save(aside)
-    _write_json(aside / COMPRESSION_FILE, _to_plain(info))
-    for path in sorted(aside.iterdir(), key=lambda path: path.name == COMPRESSION_FILE):
-        os.replace(path, folder / path.name)
-    aside.rmdir()
+    try:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        (aside / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
+        _write_json(aside / METRICS_FILE, metrics)
+        if scales is not None:
+            scales.save(aside)
+        _write_json(aside / COMPRESSION_FILE, _to_plain(info))
+        for path in sorted(aside.iterdir(), key=lambda path: path.name == COMPRESSION_FILE):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_model_dir(folder):

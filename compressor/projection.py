@@ -4,17 +4,24 @@ from dataclasses import dataclass
 
 import torch
 
+from compressor.blocks import POSITIONS, to_blocks
+
 
 class Structure:
     """What structures share; :mod:`compressor.structures` says what else each of them has."""
+
+    removes_units = False
+    """Whether whole units are removed, which stay away whatever the model is trained for next."""
 
     def of_layer(self, name):
         """The structure of one layer, by module path; the same for all unless a budget chose otherwise."""
         return self
 
     def weight_bits(self, weight):
-        """Bits that a pruned matrix needs; structures that drop whole blocks count those that are left."""
-        return self.bits(tuple(weight.shape))
+        """Bits that a pruned matrix needs, as stored: 4x4 blocks that are all zero need one that says so."""
+        whole, blocks = self.stored().bits(tuple(weight.shape)), weight.numel() // POSITIONS
+        present = int((to_blocks(weight) != 0).any(dim=1).sum())
+        return min(whole, whole * present // blocks + blocks)
 
 
 class StructureError(ValueError):

@@ -1,4 +1,4 @@
-"""Heads and neurons that pruning has removed: found in the weights, taken out, or moved to the end.
+"""Heads, neurons and blocks that pruning has removed: found in the weights, taken out, moved, kept away.
 
 transformers 5 has no pruned heads: ``from_pretrained`` takes the shapes of the config and no others. So a
 model directory is full-size, with zeros where a head or a neuron was; it reloads everywhere. The exporter
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from compressor.blocks import BLOCK
+from compressor.blocks import BLOCK, block_grid, to_blocks
 from compressor.encoder_modules import encoder_modules
+from compressor.group_structures import spread
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +43,9 @@ def find_units(model):
 def shrink(model, aligned=frozenset()):
     """Take removed heads and neurons out of a model, in place; its outputs stay the same.
 
-    One head and 4 neurons stay at least, and neurons are a multiple of 4, the hardware's block.
+    One head and 4 neurons stay at least, and neurons are a multiple of 4, the hardware's block. Where blocks
+    of the first feed-forward layer are gone, only whole groups of neurons are taken out between others, see
+    :func:`row_group`: rows behind a gap would move, and their missing blocks not lie together in a tile.
 
     Parameters
     ----------
@@ -59,9 +62,11 @@ def shrink(model, aligned=frozenset()):
     left = []
     for index, (parts, units) in enumerate(zip(encoder_modules(model), find_units(model), strict=True)):
         heads = _at_least(units.heads, 1)
-        neurons = units.neurons
-        if index in aligned:
-            neurons = neurons.reshape(-1, BLOCK).any(dim=1).repeat_interleave(BLOCK)
+        group = max(row_group(parts.ffn1.weight), BLOCK if index in aligned else 1)
+        neurons = units.neurons.reshape(-1, group).any(dim=1).repeat_interleave(group)
+        if group > 1:  # nothing lies behind the last neuron that could move
+            end = int(units.neurons.nonzero().max()) + 1 if units.neurons.any() else 0
+            neurons[-(-end // BLOCK) * BLOCK:] = False
         count = max(BLOCK, -(-int(neurons.sum()) // BLOCK) * BLOCK)
         left.append(LayerUnits(heads=heads, neurons=_at_least(neurons, count)))
         channels = left[-1].heads.repeat_interleave(parts.head_size)
@@ -71,6 +76,28 @@ def shrink(model, aligned=frozenset()):
         _select(parts.ffn1, rows=left[-1].neurons)
         _select(parts.ffn2, columns=left[-1].neurons)
     return left
+
+
+def row_group(weight):
+    """Rows of a matrix, at most 64, in whose groups the same 4x4 blocks are gone; 1 if none are.
+
+    Rows that are gone altogether do not count.
+
+    >>> weight = torch.ones(32, 8)
+    >>> weight[:16, :4] = 0
+    >>> row_group(weight), row_group(weight[4:28])
+    (16, 4)
+    """
+    present = (to_blocks(weight.detach()) != 0).any(dim=1).reshape(block_grid(weight.shape))
+    rows_left = present.any(dim=1, keepdim=True)
+    if torch.equal(present, rows_left.expand_as(present)):
+        return 1
+    for rows in (64, 32, 16, 8):
+        if weight.shape[0] % rows == 0:
+            blocks, left = (part.reshape(-1, rows // BLOCK, part.shape[1]) for part in (present, rows_left))
+            if torch.equal(blocks, blocks.any(dim=1, keepdim=True) & left):
+                return rows
+    return BLOCK
 
 
 def compact(model):
@@ -93,7 +120,7 @@ def compact(model):
 
 
 class RemovedUnits:
-    """Keeps rows and columns at zero that were zero when training began, whatever the optimizer does.
+    """Keeps rows, columns and 4x4 blocks at zero that were so when training began, whatever optimizers do.
 
     Parameters
     ----------
@@ -108,15 +135,28 @@ class RemovedUnits:
             nonzero = linear.weight.detach() != 0
             rows = nonzero.any(dim=1)
             self.kept[name] = {"rows": rows, "columns": nonzero.any(dim=0),
+                               "blocks": to_blocks(nonzero).any(dim=1).reshape(block_grid(nonzero.shape)),
                                "biases": rows | (linear.bias.detach() != 0)}
+
+    def _masks(self):
+        for name, linear in self.linears.items():
+            kept = self.kept[name]
+            blocks = spread(kept["blocks"], (BLOCK, BLOCK))
+            yield linear.weight, blocks & kept["rows"][:, None] & kept["columns"]
+            yield linear.bias, kept["biases"]
 
     @torch.no_grad()
     def apply(self):
-        """Set the removed rows and columns to zero."""
-        for name, linear in self.linears.items():
-            kept = self.kept[name]
-            linear.weight.mul_(kept["rows"][:, None]).mul_(kept["columns"])
-            linear.bias.mul_(kept["biases"])
+        """Set what was removed to zero."""
+        for parameter, mask in self._masks():
+            parameter.mul_(mask)
+
+    @torch.no_grad()
+    def apply_to_gradients(self):
+        """Set the gradients of what was removed to zero, so that they do not count when clipping."""
+        for parameter, mask in self._masks():
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
 
     def tensors(self):
         """Everything that must survive an interruption, by name."""

@@ -64,11 +64,6 @@ class StageCallback(TrainerCallback):
         if trainer.stop_requested:
             control.should_save = control.should_training_stop = True
 
-    def on_save(self, args, state, control, **kwargs):
-        if args.should_save:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self.trainer.stages.save(folder)
-
 
 def latest_checkpoint(folder):
     """The newest complete checkpoint folder; CheckpointError if there is none."""

@@ -42,7 +42,7 @@ class StageState:
     given_maps : IntegerMapPruning, optional
         How its attention maps are pruned; kept unless the recipe has ``attention_maps`` of its own.
     given_removed : bool
-        Whether heads and rows have been removed from it; they stay away.
+        Whether heads, rows or blocks have been removed from it; they stay away.
     measure_norms : function of nothing, optional
         Returns the input norms of the layers, see :func:`compressor.activation_norms.input_norms`;
         called once, if the recipe's projections are error-aware.
@@ -110,8 +110,8 @@ class StageState:
 
     @property
     def removes_units(self):
-        """Whether heads and neurons are removed, by this recipe or before it."""
-        return self.removed is not None or isinstance(self.structure, HeadsRows)
+        """Whether heads, rows or blocks are removed, by this recipe or before it."""
+        return self.removed is not None or self.structure.removes_units
 
     def enter(self, stage, optimizer=None):
         """Begin a stage; does nothing if it has begun. Returns what is worth logging, as a dict."""
@@ -205,6 +205,8 @@ class StageState:
         share = max(1, sum(weight.numel() // 16 for weight in self.weights.values()) // _POOL_SAMPLE)
         blocks = np.concatenate([to_blocks(weight.detach().float()).cpu().numpy()[::share]
                                  for weight in self.weights.values()])
+        if blocks.any():  # blocks that an earlier recipe removed want no pattern
+            blocks = blocks[blocks.any(axis=1)]
         return build_pool(pool.build, blocks, size=pool.size, keep=pool.keep, balance=pool.balance,
                           seed=pool.seed, file=pool.file)
 
@@ -219,6 +221,8 @@ class StageState:
 
     def before_clipping(self, stage):
         """Adjust complete gradients; returns the norm of the part of ADMM's or Lasso's penalty."""
+        if self.removed is not None:
+            self.removed.apply_to_gradients()
         if self.admm is not None and stage.coupling == "loss":
             return self.admm.add_penalty_gradient()
         if self.lasso is not None and stage.solver == "penalty":
@@ -240,9 +244,7 @@ class StageState:
             self.lasso.proximal_step(relative_rate)
         if self.topk is not None:
             self.topk.step(relative_rate)
-        if self.removed is not None:
-            self.removed.apply()
-        for masks in (self.masks, self.gradual and self.gradual.masks):
+        for masks in (self.removed, self.masks, self.gradual and self.gradual.masks):
             if masks is not None:
                 masks.apply()
 

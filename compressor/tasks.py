@@ -4,6 +4,7 @@ Rows are dicts with the field names of the Hugging Face data sets ``glue`` and `
 from.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,8 +137,10 @@ def checked_rows(task, rows, split):
 
 def _checked_row(task, row, where):
     for field in (*task.fields, "answers" if task.spans else "label"):
-        if row.get(field) is None:
+        if field not in row:
             raise TaskError(f"{where}: no field {field!r}; it has {', '.join(map(str, row))}")
+        if row[field] is None:
+            raise TaskError(f"{where}: field {field!r} is empty")
     texts = {field: str(row[field]) for field in task.fields}
     if task.spans:
         return {**row, **texts, "answers": checked_answers(row | texts, where)}
@@ -149,6 +152,8 @@ def _checked_row(task, row, where):
     except (TypeError, ValueError):
         raise TaskError(f"{where}: label {label!r} is no number and none of "
                         f"{', '.join(task.labels) or 'the values of a regression'}") from None
+    if not math.isfinite(label):
+        raise TaskError(f"{where}: label {label} is not finite")
     if task.labels and label not in range(len(task.labels)):
         raise TaskError(f"{where}: label {label:g}; labels are 0 to {len(task.labels) - 1} "
                         f"({', '.join(task.labels)}). Test sets without labels cannot be used")

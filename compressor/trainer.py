@@ -1,6 +1,7 @@
 """The trainer: a ``transformers.Trainer`` that runs the stages of a recipe in one exact, resumable run."""
 
 import math
+from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
@@ -12,6 +13,7 @@ from compressor.encoder_quantization import calibrate_encoder
 from compressor.learned_topk import threshold_warning
 from compressor.quantized_model import compute_in_float, train_in_integers
 from compressor.reload import architecture_of
+from compressor.run_guards import check_finite, check_weights, whole_or_gone
 from compressor.sampling import LengthGroupedSampler
 from compressor.schedule import Schedule
 from compressor.stage_callback import StageCallback, latest_checkpoint
@@ -69,7 +71,7 @@ class CompressionTrainer(DistillingTrainer):
     given_maps : IntegerMapPruning, optional
         And how its attention maps are pruned.
     given_removed : bool
-        Whether heads and rows have been removed from it.
+        Whether heads, rows or blocks have been removed from it.
 
     Attributes
     ----------
@@ -159,6 +161,8 @@ class CompressionTrainer(DistillingTrainer):
         ------
         CheckpointError
             If there is nothing to resume, or it does not fit.
+        TrainingError
+            If the loss or a weight is no longer finite, or a checkpoint cannot be written.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = latest_checkpoint(self.args.output_dir)
@@ -185,11 +189,29 @@ class CompressionTrainer(DistillingTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         """One micro-batch; after the last of a step, the stage adjusts the summed gradients."""
         loss = super().training_step(model, inputs, num_items_in_batch)
+        self._require_finite("the loss", loss)
         if self.accelerator.sync_gradients:
             if self.span.stage.method == "reconstruct":
                 self._drop_other_gradients()
             self._penalty_norms.append(self.stages.before_clipping(self.span.stage))
         return loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm)
+        self._require_finite("the gradient's norm", torch.as_tensor(norm))
+        return norm
+
+    def _require_finite(self, what, value):
+        check_finite(what, value, step=self.state.global_step, stage=self.span.stage.label,
+                     checkpoints=self.args.output_dir)
+
+    def _save_checkpoint(self, model, trial):
+        step, folder = self.state.global_step, Path(self.args.output_dir)
+        check_weights(self.model, step=step, checkpoints=folder)
+        with whole_or_gone(folder / f"checkpoint-{step}"):
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                self.stages.save(folder / f"checkpoint-{step}")  # last: it marks the whole
 
     @property
     def layer_to_fit(self):

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from compressor.budget import PerLayer
 from compressor.distilling_trainer import DENSE_TEACHER, GIVEN_TEACHER
 from compressor.encoding import EncodedRows
+from compressor.group_structures import HeadsRows
 from compressor.model_dir import (
     COMPRESSION_FILE,
     LOG_FILE,
@@ -36,6 +37,7 @@ from compressor.model_dir import (
 from compressor.progress import JsonLog, ProgressBar, say
 from compressor.recipes import Recipe, RecipeError
 from compressor.removed_units import compact
+from compressor.run_guards import explained
 from compressor.spans import EncodedSpans
 from compressor.stage_callback import latest_checkpoint
 from compressor.structures import Dense
@@ -91,46 +93,60 @@ def run_training(recipe: Recipe, *, model_name: str, data: TaskData, out: StrPat
     Returns
     -------
     RunResult
+
+    Raises
+    ------
+    RecipeError, ModelDirError, OutputError, CheckpointError
+        Before anything is trained.
+    TrainingError
+        If the loss or a weight is no longer finite, or a file cannot be written.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     out, processes = Path(out), PartialState()
     check_distillation(recipe, data.task)
     given = given_compression(recipe, model_name)
-    # Of several processes the first makes the directory; the others then look for the checkpoint alone.
-    with processes.main_process_first():
+    with explained(out, out / CHECKPOINTS):
+        # Of several processes the first makes the directory; the others then look for the checkpoint alone.
+        with processes.main_process_first():
+            if processes.is_main_process:
+                checkpoint = _prepare_output(out, recipe, resume=resume, overwrite=overwrite)
+            else:
+                checkpoint = latest_checkpoint(out / CHECKPOINTS) if resume else None
+        model, tokenizer = load_model(checkpoint or model_name, data, recipe)
+        if checkpoint is None and has_scattered_units(model_name):
+            compact(model)  # blocks then divide what is left
         if processes.is_main_process:
-            checkpoint = _prepare_output(out, recipe, resume=resume, overwrite=overwrite)
-        else:
-            checkpoint = latest_checkpoint(out / CHECKPOINTS) if resume else None
-    model, tokenizer = load_model(checkpoint or model_name, data, recipe)
-    if given.get("given_removed") and checkpoint is None:
-        compact(model)  # blocks then divide what is left
-    if processes.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
-    trainer = build_trainer(model, tokenizer, recipe, data, out, **given)
-    for warning in trainer.warnings if processes.is_main_process else ():
-        say(f"warning: {warning}")
-    with _stop_on_interrupt(trainer):
-        trainer.train(resume_from_checkpoint=checkpoint)
-    result = {"directory": out, "step": trainer.state.global_step, "steps": trainer.schedule.steps}
-    if trainer.state.global_step < trainer.schedule.steps:
-        return RunResult(finished=False, metrics={}, **result)
+            out.mkdir(parents=True, exist_ok=True)
+            (out / RECIPE_FILE).write_text(recipe.to_yaml(), encoding="utf-8")
+        trainer = build_trainer(model, tokenizer, recipe, data, out, **given)
+        for warning in trainer.warnings if processes.is_main_process else ():
+            say(f"warning: {warning}")
+        with _stop_on_interrupt(trainer):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        metrics = {}
+        if finished := trainer.state.global_step == trainer.schedule.steps:
+            metrics = _finish(trainer, tokenizer, out, data.task, processes)
+    return RunResult(directory=out, finished=finished, step=trainer.state.global_step,
+                     steps=trainer.schedule.steps, metrics=metrics)
+
+
+def _finish(trainer, tokenizer, out, task, processes):
+    """Prune for good and write the model directory; returns its metrics."""
+    recipe, stages = trainer.recipe, trainer.stages
     trainer.finalize()
-    info = describe(trainer.model, structure=trainer.stages.structure,
-                    pruned=trainer.stages.weights if recipe.prunes else (), task=data.task,
-                    max_tokens=recipe.training.max_tokens, map_pruning=trainer.stages.map_pruning,
-                    removed=trainer.stages.removes_units)
+    info = describe(trainer.model, structure=stages.structure, pruned=stages.weights if recipe.prunes else (),
+                    task=task, max_tokens=recipe.training.max_tokens, map_pruning=stages.map_pruning,
+                    removed=stages.removes_units)
     metrics = {**trainer.final_metrics(), **summarize(trainer.model, info)}
-    if trainer.stages.budget_report:
-        metrics["budget"] = trainer.stages.budget_report
+    if stages.budget_report:
+        metrics["budget"] = stages.budget_report
     if processes.is_main_process:
         write_model_dir(out, model=trainer.model, tokenizer=tokenizer, info=info, recipe=recipe,
-                        metrics=metrics, scales=trainer.stages.scales)
+                        metrics=metrics, scales=stages.scales)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     processes.wait_for_everyone()
-    return RunResult(finished=True, metrics=metrics, **result)
+    return metrics
 
 
 def plan_training(recipe: Recipe, *, model_name: str, data: TaskData) -> dict[str, Any]:
@@ -149,7 +165,7 @@ def plan_training(recipe: Recipe, *, model_name: str, data: TaskData) -> dict[st
     check_distillation(recipe, data.task)
     given = given_compression(recipe, model_name)
     model, tokenizer = load_model(model_name, data, recipe)
-    if given.get("given_removed"):
+    if has_scattered_units(model_name):
         compact(model)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(model, tokenizer, recipe, data, folder, **given)
@@ -225,6 +241,13 @@ def given_compression(recipe, model_name):
                           f"{', '.join(sorted(recipe.targets.roles))}")
     return {"given": info.whole_structure, "given_maps": info.map_pruning,
             "given_removed": info.units is not None}
+
+
+def has_scattered_units(model_name):
+    """Whether heads and rows were removed from the model in a directory, and nothing since: blocks and
+    patterns that lie on what is left must stay where they are."""
+    return ((Path(model_name) / COMPRESSION_FILE).is_file()
+            and isinstance(read_compression(model_name).structure, HeadsRows))
 
 
 def build_trainer(model, tokenizer, recipe, data, out, given=None, given_maps=None, given_removed=False,

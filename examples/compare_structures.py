@@ -16,13 +16,17 @@ from hwgen.planner import PlanRequest, make_plan
 
 
 def structures(rows):
-    """What a recipe says beside the training, by name, for an array of ``rows`` block units."""
+    """What recipes say beside the training, by name, for an array of ``rows`` block units: one after the
+    other on the same model."""
+    ksteps = {"structure": {"kind": "blocks", "rows": 4 * rows, "density": 0.4}}
     return {
-        "dense": {"stages": [{"method": "dense", "epochs": 0.1}]},
-        "2:4": {"structure": {"kind": "nm", "keep": 2, "group": 4}},
-        "patterns, 8 of 16": {"structure": {"kind": "pattern"}},
-        "patterns, 4 of 16": {"structure": {"kind": "pattern"}, "pool": {"build": "greedy", "keep": 4}},
-        "whole K-steps, 40 %": {"structure": {"kind": "blocks", "rows": 4 * rows, "density": 0.4}},
+        "dense": [{"stages": [{"method": "dense", "epochs": 0.1}]}],
+        "2:4": [{"structure": {"kind": "nm", "keep": 2, "group": 4}}],
+        "patterns, 8 of 16": [{"structure": {"kind": "pattern"}}],
+        "patterns, 4 of 16": [{"structure": {"kind": "pattern"}, "pool": {"build": "greedy", "keep": 4}}],
+        "whole K-steps, 40 %": [ksteps],
+        "40 %, then patterns": [ksteps, {"structure": {"kind": "pattern"}}],
+        "40 %, then 2:4": [ksteps, {"structure": {"kind": "nm", "keep": 2, "group": 4}}],
     }
 
 
@@ -35,13 +39,14 @@ def main():
     data = load_task("synthetic", train_rows=640, validation_rows=64)
     print(f"{'structure':20s} {'MACs':>5s} {'K-steps':>8s} {'cycles':>8s} {'of dense':>8s} {'bytes':>8s}")
     dense = None
-    for name, sections in structures(arguments.rows).items():
+    for name, recipes in structures(arguments.rows).items():
         with tempfile.TemporaryDirectory() as folder:
-            recipe = {"schema_version": 1, "stages": [{"method": "retrain", "epochs": 0.1}],
-                      "training": {"learning_rate": 1e-4, "batch": 32, "max_tokens": 32}, **sections}
-            compress(recipe, model="tiny", task=data, out=Path(folder) / "model")
-            bundle = export(Path(folder) / "model", Path(folder) / "pruned.pt", task=data, rows=16,
-                            validation_rows=0)
+            model = "tiny"
+            for number, sections in enumerate(recipes):
+                recipe = {"schema_version": 1, "stages": [{"method": "retrain", "epochs": 0.1}],
+                          "training": {"learning_rate": 1e-4, "batch": 32, "max_tokens": 32}, **sections}
+                model = compress(recipe, model=model, task=data, out=Path(folder) / str(number)).directory
+            bundle = export(model, Path(folder) / "pruned.pt", task=data, rows=16, validation_rows=0)
         plan = make_plan(bundle, PlanRequest(rows=arguments.rows, lanes=arguments.lanes))
         cost = cost_report(plan, whole_program(plan))
         dense = dense or cost.cycles

@@ -50,8 +50,9 @@ def test_from_training_to_predictions(folder):
 @pytest.mark.nightly
 def test_structures_side_by_side(folder):
     rows = [line for line in run("compare_structures.py", folder).splitlines() if line[:5] in
-            ("dense", "2:4  ", "patte", "whole")]
-    assert len(rows) == 5
+            ("dense", "2:4  ", "patte", "whole", "40 %,")]
+    assert len(rows) == 7
     ratios = [float(row.split()[-2]) for row in rows]
     assert ratios[0] == 1
     assert max(ratios[1:]) < 1
+    assert max(ratios[5:]) < min(ratios[1:5])  # blocks and then patterns: fewer cycles than either

@@ -212,7 +212,9 @@ def test_model_directories_of_other_structures_reload(structure, described, stor
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     check_model(model, info)
     assert result.metrics["stored_as"] == stored
-    assert result.metrics["dense_int8_bits"] / result.metrics["compressed_int8_bits"] == ratio
+    # Of blocks with a quarter of their weights, one in a hundred has none.
+    found = result.metrics["dense_int8_bits"] / result.metrics["compressed_int8_bits"]
+    assert found == ratio or (structure["kind"] == "unstructured" and 1 < found < 1.01)
     kept = {"nm": 0.5, "unstructured": 0.25}[structure["kind"]]
     assert result.metrics["nonzero_weights"] == kept * result.metrics["encoder_weights"]
     with torch.no_grad():

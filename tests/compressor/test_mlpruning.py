@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from compressor.bundle import load_bundle
+from compressor.encoder_quantization import calibrate_encoder, quantize_encoder
 from compressor.encoder_scales import EncoderScales
 from compressor.golden_model import GoldenModel
 from compressor.learned_topk import LearnedTopK, block_groups, head_and_row_groups, penalty_weight
@@ -25,6 +26,7 @@ from compressor.tiny_model import build_tiny_model
 from compressor.training_run import plan_training, run_training
 from tests.compressor.test_export import OTHERS
 from tests.compressor.test_methods import RETRAIN, assert_resumes_exactly, recipe_of
+from tests.compressor.test_trainer import trainer_of
 
 STAGE = {"method": "learned_topk", "remaining": 0.4, "score_rate": 4.0}
 HEADS = {"kind": "heads_rows"}
@@ -131,6 +133,21 @@ def test_gradients_are_straight_through(unit, tiny, data):
             assert not parameter.grad[~masks[name]].any()
 
 
+def test_weight_decay_leaves_scores_and_thresholds_alone(data, tmp_path):
+    """They are not among what AdamW decays: at a rate that moves no weight, the decay changes nothing."""
+    found = []
+    for decay in (0.0, 1.0):
+        recipe = recipe_of(HEADS, STAGE | {"epochs": 1, "learning_rate": 1e-12}, training={
+            "batch": 16, "max_tokens": 24, "weight_decay": decay})
+        trainer = trainer_of(recipe, data, tmp_path / str(decay))
+        trainer.train()
+        found.append(trainer.stages.topk.tensors())
+        own = {id(value) for value in (*trainer.stages.topk.scores.values(),
+                                       *trainer.stages.topk.thresholds.values())}
+        assert not own & {id(value) for group in trainer.optimizer.param_groups for value in group["params"]}
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 def test_the_smallest_units_go_first_and_counts_round_up(tiny):
     model = copy.deepcopy(tiny[0])
     topk = topk_of(model)
@@ -147,10 +164,13 @@ def test_the_smallest_units_go_first_and_counts_round_up(tiny):
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 def test_shrunken_models_compute_the_same(kind, tiny, data):
-    """Without their removed heads and neurons, and with these behind the others."""
+    """Without their removed heads and neurons, and with these behind the others.
+
+    In float64, since the order of sums differs; their rounding to float32 does not, and no integer does.
+    """
     tokenizer = tiny[1]
     model = copy.deepcopy(tiny[0]) if kind == "bert" else OTHERS[kind](len(tokenizer))
-    model.eval()
+    model.double().eval()
     topk = topk_of(model)
     for name, threshold in topk.thresholds.items():
         threshold.data.fill_(-0.6 if name.endswith("heads") else 0.1)
@@ -167,9 +187,16 @@ def test_shrunken_models_compute_the_same(kind, tiny, data):
         compact(moved)
         assert [found.counts for found in find_units(moved)] == [found.counts for found in units]
         assert all(bool(found.heads[0]) and not found.heads[-1] for found in find_units(moved))
-        assert torch.allclose(moved(**batch).logits, expected, atol=1e-5)
+        assert torch.equal(moved(**batch).logits.float(), expected.float())
+        whole = copy.deepcopy(model)
         left = shrink(model)
-        assert torch.allclose(model(**batch).logits, expected, atol=1e-5)
+        assert torch.equal(model(**batch).logits.float(), expected.float())
+    scales = calibrate_encoder(whole.float(), [batch])
+    integers = [quantize_encoder(*one).integer for one in ((whole, scales),
+                                                           (model.float(), scales.of_units(left)))]
+    assert [one.layers[0].ffn1.weight.shape[0] for one in integers] == [256, left[0].counts[1]]
+    states = np.random.default_rng(0).integers(-127, 128, (3, 9, model.config.hidden_size))
+    assert np.array_equal(*(one.compute(states, [9, 5, 1]) for one in integers))
     shapes = [tuple(target.module.weight.shape) for target in target_layers(model).values()][:6]
     heads, neurons = left[0].counts
     size = model.config.hidden_size // model.config.num_attention_heads

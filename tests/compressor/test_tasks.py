@@ -115,6 +115,7 @@ def test_mnli_has_two_validation_splits(tmp_path):
     ({"sentence": "a", "label": "good"}, "label 'good' is no number and none of negative, positive"),
     ({"text": "a", "label": 1}, "no field 'sentence'; it has text, label"),
     ({"sentence": "a"}, "no field 'label'"),
+    ({"sentence": "a", "label": "nan"}, "label nan is not finite"),
 ])
 def test_bad_rows_are_located(row, message, tmp_path):
     write_rows(tmp_path / "train.jsonl", [ROWS[0], row])

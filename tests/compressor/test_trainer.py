@@ -245,6 +245,24 @@ def test_masks_hold_while_retraining(gradients, data, tmp_path, monkeypatch):
         assert int((weight != 0).sum()) == weight.numel() // 2
 
 
+def test_gradients_of_removed_weights_do_not_count_when_clipping(data, tmp_path):
+    trainer = trainer_of(recipe_of({"method": "retrain", "epochs": 1}), data, tmp_path)
+    inner, seen = trainer._clip_grad_norm, []
+
+    def clip(model):
+        weights, masks = trainer.stages.weights, trainer.stages.masks.masks
+        kept = [weight.grad[masks[name]] for name, weight in weights.items()]
+        pruned = {id(weight) for weight in weights.values()}
+        kept += [p.grad.flatten() for p in model.parameters() if p.grad is not None and id(p) not in pruned]
+        seen.append((float(torch.cat(kept).norm()), float(inner(model))))
+        return torch.tensor(seen[-1][1])
+
+    trainer._clip_grad_norm = clip
+    trainer.train()
+    assert len(seen) == 4
+    assert all(own == pytest.approx(reported, rel=1e-5) for own, reported in seen)
+
+
 def test_evaluation_is_on_the_projected_model(data, tmp_path):
     recipe = recipe_of({"method": "admm", "epochs": 1, "interval": 2})
     trainer = trainer_of(recipe, data, tmp_path)
@@ -326,7 +344,7 @@ ENCODERS = {
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=60)),
     "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=40, **SMALL)),
+        max_position_embeddings=40, pad_token_id=0, **SMALL)),  # as the tokenizer has it
     "distilbert": lambda: DistilBertForSequenceClassification(DistilBertConfig(
         dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=40, **SMALL)),
 }
