@@ -131,6 +131,7 @@ class DescriptorCheck(wiring.Component):
         product, counted, stride = Signal(32), Signal(16), Signal(16)
         counts = {name: Signal(16, name=f"{name}_count") for name in ("source", "result")}
         groups, words, extent = Signal(16), Signal(16), Signal(32)
+        firsts = {name: Signal(EXTENT_BITS, name=f"{name}_first_end") for name in ends}
         transposes, norms = record.opcode == Opcode.TRANSPOSE, record.opcode == Opcode.NORM
         m.d.comb += groups.eq(Mux(transposes, self._groups_of(record.length), record.groups))
         with m.If(self.latch):
@@ -142,11 +143,14 @@ class DescriptorCheck(wiring.Component):
         m.d.sync += [counted.eq(Mux(steps[0], counts["source"], counts["result"])),
                      stride.eq(Mux(steps[0], d.source_stride, d.destination_stride)),
                      product.eq(counted * stride)]
+        # Ends of first groups, ready before the products, so that one adder follows the multiplier.
+        m.d.sync += [firsts["source"].eq(d.source[:ADDRESS_BITS] + extent),
+                     firsts["branch"].eq(d.offset[:ADDRESS_BITS] + extent),
+                     firsts["destination"].eq(d.destination[:ADDRESS_BITS] + words)]
         with m.If(steps[2]):
-            m.d.sync += [ends["source"].eq(product + d.source[:ADDRESS_BITS] + extent),
-                         ends["branch"].eq(product + d.offset[:ADDRESS_BITS] + extent)]
+            m.d.sync += [ends[name].eq(product + firsts[name]) for name in ("source", "branch")]
         with m.If(steps[3]):
-            m.d.sync += ends["destination"].eq(product + d.destination[:ADDRESS_BITS] + words)
+            m.d.sync += ends["destination"].eq(product + firsts["destination"])
         used = {"source": (is_any(lambda rule: rule.source), d.source),
                 "branch": (is_any(lambda rule: rule.branch), d.offset),
                 "destination": (is_any(lambda rule: rule.destination), d.destination)}

@@ -42,7 +42,8 @@ class ExpTable(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         for index in range(self.lookups):
-            memory = Memory(shape=WEIGHT_BITS, depth=2 * TABLE_ENTRIES, init=[])
+            # A bank is written while none of its entries counts, so a collision never matters.
+            memory = Memory(shape=WEIGHT_BITS, depth=2 * TABLE_ENTRIES, init=[], attrs={"no_rw_check": 1})
             m.submodules[f"table{index}"] = memory
             write, read = memory.write_port(), memory.read_port()
             masked = delay(m, self.distances[index] == MASKED_DISTANCE, 2, f"masked{index}")

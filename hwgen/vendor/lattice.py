@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hwgen.devices import DEVICES
+from rtl_templates.pipeline import OWN_COPY
 
 DEVICE = DEVICES["ecp5-85k"]
 """What is placed on: LFE5U-85F, speed grade 6."""
@@ -38,6 +39,7 @@ class LatticeContext:
     generated: str
     part: str
     options: str
+    own_copy: str
     inputs: int
     outputs: int
     places: tuple[Place, ...]
@@ -53,5 +55,5 @@ def lattice_context(top, generated):
         bits[port.direction] += port.width
         places.append(Place(name=port.name, bus="in" if port.direction == "in" else "results",
                             left=right + port.width - 1, right=right))
-    return LatticeContext(generated=generated, part=DEVICE.part, options=" ".join(OPTIONS),
+    return LatticeContext(generated=generated, part=DEVICE.part, options=" ".join(OPTIONS), own_copy=OWN_COPY,
                           inputs=bits["in"], outputs=bits["out"], places=tuple(places))
