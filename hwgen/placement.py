@@ -1,13 +1,16 @@
 """Placement and routing for ECP5 with open tools: how fast an accelerator can be clocked, and what it takes.
 
 The accelerator has more ports than a package has pins. So it is placed between the registers of a shift
-chain (``ecp5/accelerator_chain.v`` of a build), whose registers are in the counts. nextpnr times paths
-between registers, block RAMs and the inputs of multipliers; what lies inside a multiplier whose input and
-output registers are both used it does not time. It knows nothing of jitter and of clock skew.
+chain (``ecp5/accelerator_chain.v`` of a build), whose registers are in the counts. Multipliers take the
+registers of their operands inside (``ecp5/multiplier_registers.py``): nextpnr then times the way to them, and
+the multiplication with the way to the next register. Were their output registers in use as well, it would
+not time what lies between. It knows nothing of jitter and of clock skew.
 """
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,12 +87,21 @@ def place(directory: StrPath, seeds: Sequence[int] = (1, 2, 3),
         work = Path(scratch) / lattice.DIRECTORY
         step("yosys, ecp5")
         run_tool("yosys", ["-q", "-s", "synth.ys"], cwd=work)
+        _move_registers(work)
         for seed in seeds:
             step(f"nextpnr-ecp5, seed {seed}")
             run_tool("nextpnr-ecp5", [*lattice.OPTIONS, "--seed", seed, "--json", "accelerator.json",
                                       "--report", "report.json"], cwd=work)
             reports[seed] = (work / "report.json").read_text()
     return read_reports(reports)
+
+
+def _move_registers(work: Path) -> None:
+    done = subprocess.run([sys.executable, lattice.REGISTERS_SCRIPT, "accelerator.json"], cwd=work, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise ToolError(f"{lattice.DIRECTORY}/{lattice.REGISTERS_SCRIPT} failed with exit code "
+                        f"{done.returncode}:\n{done.stdout.strip()}")
 
 
 def read_reports(reports: Mapping[int, str]) -> Placement:

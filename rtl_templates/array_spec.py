@@ -111,10 +111,10 @@ class ArraySpec:
         """Cycles from a K-step at the array's input to its contribution reaching the accumulators.
 
         Decode, select, multiply, (route,) add: in a tree, or along the chain of paired lanes; in the DSP the
-        additions come after the accumulators. In front of a tree operands and products have a second
-        register, so that the ways to the multiplier and from it cost it nothing; many DSPs have them inside.
+        additions come after the accumulators. In front of a tree products have a second register, so that
+        the way to it costs the multiplier nothing; many DSPs have it inside.
         """
-        before = {Accumulation.TREE: 2 + self.adder_levels, Accumulation.DSP: 0,
+        before = {Accumulation.TREE: 1 + self.adder_levels, Accumulation.DSP: 0,
                   Accumulation.PAIRED: self.assignment.slots - 1}
         return 3 + self.assignment.is_routed + before[self.accumulation]
 

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from rtl_templates.array_spec import Accumulation, PoolStorage
 from rtl_templates.paired_sums import PairedSums, pair_layout
 from rtl_templates.pattern_decoder import PatternDecoder, column_choices, pool_layout
-from rtl_templates.pipeline import delay, own_copy, register
+from rtl_templates.pipeline import delay, register
 from rtl_templates.slot_assignment import SIZE
 
 
@@ -70,10 +70,10 @@ class BlockUnit(wiring.Component):
         if spec.accumulation is Accumulation.PAIRED:
             self._pair_lanes(m, decoder.selects, weights)
             return m
-        # In front of a tree a register more on each side of the multiplier, see ArraySpec.sum_latency.
-        self._ways = int(spec.accumulation is Accumulation.TREE)
-        operands = [delay(m, weight, 1, f"operand{slot}") for slot, weight in enumerate(weights)]
-        ports = {name: delay(m, decoder.selects[name], 2 + 2 * self._ways, name)
+        operands = Signal(weights_layout(spec), reset_less=True)
+        m.d.sync += operands.eq(weights)
+        self._product_cycles = 1 + (spec.accumulation is Accumulation.TREE)
+        ports = {name: delay(m, decoder.selects[name], 1 + self._product_cycles, name)
                  for name, _ in decoder.selects.shape() if name.startswith("port")}
         folded = {name: delay(m, code, 1, f"{name}_folded") for name, code in ports.items()}
         for lane in range(spec.lanes):
@@ -97,11 +97,8 @@ class BlockUnit(wiring.Component):
         return select(selects[f"column{slot}"] if len(choices) > 1 else None, choices)
 
     def _product(self, m, selects, weight, slot, lane):
-        operand = register(m, self._activation(selects, slot, lane), f"chosen{slot}_{lane}", shape=signed(8))
-        if self._ways:
-            operand = own_copy(m, operand, f"operand{slot}_{lane}")
-            weight = own_copy(m, weight, f"weight{slot}_{lane}")
-        return delay(m, operand * weight, 1 + self._ways, f"product{slot}_{lane}")
+        operand = register(m, self._activation(selects, slot, lane), f"operand{slot}_{lane}", shape=signed(8))
+        return delay(m, operand * weight, self._product_cycles, f"product{slot}_{lane}")
 
     def _pair_lanes(self, m, selects, weights):
         """Accumulators of two lanes each; the registers of operands and products are in the DSPs."""

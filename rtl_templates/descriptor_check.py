@@ -128,7 +128,8 @@ class DescriptorCheck(wiring.Component):
         steps = [self.decode, *(Signal(name=f"step{index}") for index in range(1, self.LATENCY))]
         m.d.sync += [after.eq(before) for before, after in pairwise(steps)]
         ends = {name: Signal(EXTENT_BITS, name=f"{name}_end") for name in ("source", "branch", "destination")}
-        product, counted, stride = Signal(32), Signal(16), Signal(16)
+        product = Signal(32, reset_less=True)
+        counted, stride = Signal(16, reset_less=True), Signal(16, reset_less=True)
         counts = {name: Signal(16, name=f"{name}_count") for name in ("source", "result")}
         groups, words, extent = Signal(16), Signal(16), Signal(32)
         firsts = {name: Signal(EXTENT_BITS, name=f"{name}_first_end") for name in ends}

@@ -8,7 +8,7 @@ from compressor.intops.fixedpoint import ACTIVATION_MAX, SHIFT_MAX
 from rtl_templates.layernorm_spec import Z_BITS
 from rtl_templates.layernorm_statistics import statistics_layout
 from rtl_templates.layernorm_sums import beat_layout
-from rtl_templates.pipeline import delay, own_copy
+from rtl_templates.pipeline import delay
 from rtl_templates.staged_shift import clip, shift_right
 
 UNIT_BITS = 17
@@ -35,8 +35,8 @@ class LayerNormScaling(wiring.Component):
     y_valid, y : :py:`Out`
     """
 
-    GAMMA_DELAY = 8
-    BETA_DELAY = 10
+    GAMMA_DELAY = 7
+    BETA_DELAY = 8
 
     def __init__(self, spec):
         self.spec = spec
@@ -51,7 +51,7 @@ class LayerNormScaling(wiring.Component):
         m = Module()
         m.d.comb += self.y_valid.eq(delay(m, self.valid, self.spec.SCALING_LATENCY, "valid", reset=True))
         begin = [self.valid & self.first]
-        for stage in range(6):
+        for stage in range(5):
             begin.append(delay(m, begin[-1], 1, f"begin{stage}"))
         distance = Signal(range(SHIFT_MAX))
         m.d.sync += distance.eq(self.output_shift - 1)
@@ -63,7 +63,7 @@ class LayerNormScaling(wiring.Component):
             mean = _hold(m, begin[0], self.statistics.mean[lane], f"mean{lane}")
             reciprocal = _hold(m, begin[1], self.statistics.reciprocal[lane], f"reciprocal{lane}")
             digits = [_hold(m, begin[stage], part, f"digit{stage}_{lane}")
-                      for stage, part in ((4, exponent[3:]), (5, exponent[1:3]), (6, exponent[0]))]
+                      for stage, part in ((3, exponent[3:]), (4, exponent[1:3]), (5, exponent[0]))]
             for channel in range(self.spec.channels):
                 name = f"{channel}_{lane}"
                 unit = self._normalize(m, self.z[channel][lane], mean, reciprocal, digits, name)
@@ -72,14 +72,11 @@ class LayerNormScaling(wiring.Component):
         return m
 
     def _normalize(self, m, z, mean, reciprocal, digits, name):
-        """17 bits of ``((z - mean) * reciprocal) >> exponent + 1``, rounded half up, in 8 cycles."""
+        """17 bits of ``((z - mean) * reciprocal) >> exponent + 1``, rounded half up, in 7 cycles."""
         z = delay(m, z, 1, f"z{name}")
         deviation = Signal(signed(17), name=f"deviation{name}", reset_less=True)
         product = Signal(signed(33), name=f"product{name}", reset_less=True)
-        # Multipliers have registers of their own before them, so that the ways there cost them nothing.
-        m.d.sync += [deviation.eq(z - mean),
-                     product.eq(own_copy(m, deviation, f"late_deviation{name}")
-                                * own_copy(m, reciprocal, f"reciprocal{name}"))]
+        m.d.sync += [deviation.eq(z - mean), product.eq(deviation * reciprocal)]
         product = delay(m, product, 1, f"product{name}")  # a second register, for multipliers of two DSPs
         coarse = shift_right(m, product, digits[0], 8, UNIT_BITS + 1 + 7, f"coarse{name}")
         middle = shift_right(m, coarse, digits[1], 2, UNIT_BITS + 1 + 1, f"middle{name}")
@@ -88,11 +85,10 @@ class LayerNormScaling(wiring.Component):
         return unit
 
     def _scale(self, m, unit, gamma, beta, distance, name):
-        """int8 of ``(unit * gamma + beta) >> distance + 1``, rounded half up, in 8 cycles."""
+        """int8 of ``(unit * gamma + beta) >> distance + 1``, rounded half up, in 7 cycles."""
         scaled = Signal(signed(32), name=f"scaled{name}", reset_less=True)
         total = Signal(signed(32), name=f"total{name}", reset_less=True)
-        m.d.sync += [scaled.eq(own_copy(m, unit, f"late_unit{name}") * own_copy(m, gamma, f"gamma{name}")),
-                     total.eq(scaled + beta)]
+        m.d.sync += [scaled.eq(unit * gamma), total.eq(scaled + beta)]
         value = total
         for digit, step in ((distance[4:6], 16), (distance[2:4], 4), (distance[0:2], 1)):
             value = shift_right(m, value, digit, step, 32, f"shifted{step}_{name}")

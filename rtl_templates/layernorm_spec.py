@@ -101,8 +101,8 @@ class LayerNormSpec:
 
     @property
     def sums_latency(self):
-        """Cycles from the last channels of a token to its sums: align, add, square (3), (add,) accumulate."""
-        return 6 + (self.channels - 1).bit_length()
+        """Cycles from the last channels of a token to its sums: align, add, square (2), (add,) accumulate."""
+        return 5 + (self.channels - 1).bit_length()
 
     @property
     def recurrence(self):
@@ -112,12 +112,11 @@ class LayerNormSpec:
     LANE_LATENCY = 14
     """Cycles of a lane in the pipeline that the lanes share: 9 to the power, 5 to normalize it."""
 
-    STATISTICS_HOLD = 8
+    STATISTICS_HOLD = 7
     """Cycles after which the last statistic of a token group has been taken over by the second pass."""
 
-    SCALING_LATENCY = 16
-    """Cycles from z to y: register, subtract, multiply (3), shift (3), multiply (2), add, shift (3),
-    clip (2)."""
+    SCALING_LATENCY = 14
+    """Cycles from z to y: register, subtract, multiply (2), shift (3), multiply, add, shift (3), clip (2)."""
 
     @property
     def statistics_latency(self):

@@ -56,8 +56,8 @@ class LayerNormSums(wiring.Component):
         spec = self.spec
         m.d.comb += self.z_valid.eq(delay(m, self.valid, 2, "z_valid", reset=True))
         levels = (spec.channels - 1).bit_length()
-        arriving = delay(m, self.valid, 5 + levels, "arriving")
-        first = delay(m, self.first, 5 + levels, "first")
+        arriving = delay(m, self.valid, 4 + levels, "arriving")
+        first = delay(m, self.first, 4 + levels, "first")
         last = delay(m, self.valid & self.last, spec.sums_latency, "last", reset=True)
         m.d.comb += self.sums.valid.eq(last)
         for lane in range(spec.lanes):
@@ -68,9 +68,9 @@ class LayerNormSums(wiring.Component):
                 value = Signal(signed(Z_BITS), name=f"z{name}", reset_less=True)
                 square = Signal(31, name=f"square{name}", reset_less=True)
                 m.d.comb += self.z[channel][lane].eq(z)
-                # Registers of its own on both sides: ways to the multiplier and from it cost it nothing.
-                m.d.sync += [value.eq(z), square.eq(value * value)]
-                values.append(delay(m, value, 2, f"late_z{name}"))
+                m.d.sync += [value.eq(z), square.eq(z * z)]
+                # A second register, which the way from the multiplier to the adders costs nothing of it.
+                values.append(register(m, value, f"late_z{name}"))
                 squares.append(register(m, square, f"late_square{name}"))
             self._accumulate(m, self.sums.totals[lane], arriving, first,
                              add_pairwise(m, values, levels, f"total{lane}"))

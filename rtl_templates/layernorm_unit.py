@@ -189,7 +189,7 @@ class LayerNormUnit(wiring.Component):
                          Cat(sums.residual_shift[channel], sums.branch_shift[channel]).eq(
                              delay(m, shift.data.as_value(), 1, f"shift{channel}"))]
             m.d.comb += [scaling.gamma[channel].eq(delay(m, scale.data.gamma, 1, f"gamma{channel}")),
-                         scaling.beta[channel].eq(delay(m, scale.data.beta, 3, f"beta{channel}"))]
+                         scaling.beta[channel].eq(delay(m, scale.data.beta, 2, f"beta{channel}"))]
 
     def _write(self, m, command, scaling):
         """Beats to words, and their addresses."""

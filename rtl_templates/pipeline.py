@@ -2,9 +2,6 @@
 
 from amaranth.hdl import Signal
 
-OWN_COPY = "own_copy"
-"""Attribute of registers that are not to be merged with equal ones."""
-
 PART_BITS = 17
 """Unsigned bits that a signed multiplier of 18 bits takes."""
 
@@ -25,18 +22,6 @@ def delay(m, value, cycles, name, *, reset=False):
     for cycle in range(cycles):
         value = register(m, value, f"{name}_{cycle}", reset=reset)
     return value
-
-
-def own_copy(m, value, name):
-    """Value of the last cycle, in a register that its reader shares with no other.
-
-    Equal registers are merged by synthesis; then one drives multipliers that lie far apart. The attribute
-    is for the open flow, whose script keeps these registers. Vendors' tools, which do not know it, move
-    such registers into the multipliers.
-    """
-    signal = Signal(value.shape(), name=name, reset_less=True, attrs={OWN_COPY: 1})
-    m.d.sync += signal.eq(value)
-    return signal
 
 
 def multiply(m, a, b, name):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from compressor.intops.fixedpoint import ACTIVATION_MAX, MULTIPLIER_BITS, SHIFT_MAX
 from rtl_templates.array_spec import Accumulation
 from rtl_templates.block_unit import select
-from rtl_templates.pipeline import delay, multiply, own_copy, register
+from rtl_templates.pipeline import delay, multiply, register
 
 VALUE_BITS = 8
 
@@ -39,7 +39,7 @@ class RowRequantizer(wiring.Component):
     o : :py:`Out(requantizer_output(spec))`
     """
 
-    LATENCY = 9
+    LATENCY = 8
 
     def __init__(self, spec):
         self.spec = spec
@@ -51,7 +51,7 @@ class RowRequantizer(wiring.Component):
         multiplier = delay(m, self.i.multiplier, 1, "multiplier")
         # Half up: (x + 2**(s-1)) >> s equals ((x >> (s-1)) + 1) >> 1.
         distance = register(m, self.i.shift - 1, "distance", shape=range(SHIFT_MAX))
-        coarse = delay(m, distance, 3, "coarse")
+        coarse = delay(m, distance, 2, "coarse")
         middle = delay(m, coarse, 1, "middle")
         fine = delay(m, middle, 1, "fine")
         clipped = []
@@ -59,13 +59,11 @@ class RowRequantizer(wiring.Component):
         for lane in range(self.spec.lanes):
             biased = register(m, self.i.sums[lane] + self.i.bias, f"biased{lane}",
                               shape=signed(self.spec.accumulator_bits))
-            # Operands lie beside the multipliers, not beside the adder or those of another lane.
-            factors = own_copy(m, biased, f"sum{lane}"), own_copy(m, multiplier, f"multiplier{lane}")
             # Two registers: the multiplier takes two DSPs, but one where lanes are paired, if it fits.
             if whole:
-                scaled = delay(m, factors[0] * factors[1], 2, f"scaled{lane}")
+                scaled = delay(m, biased * multiplier, 2, f"scaled{lane}")
             else:
-                scaled = multiply(m, *factors, f"scaled{lane}")
+                scaled = multiply(m, biased, multiplier, f"scaled{lane}")
             # Each step keeps the bits that a later one may still need, and clips above them.
             value = self._shift(m, scaled, coarse[4:6], 16, 15 + 9, f"coarse{lane}")
             value = self._shift(m, value, middle[2:4], 4, 3 + 9, f"middle{lane}")

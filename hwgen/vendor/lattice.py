@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from hwgen.devices import DEVICES
-from rtl_templates.pipeline import OWN_COPY
 
 DEVICE = DEVICES["ecp5-85k"]
 """What is placed on: LFE5U-85F, speed grade 6."""
@@ -14,9 +13,13 @@ OPTIONS = ("--85k", "--package", "CABGA756", "--speed", "6", "--freq", "125", "-
 """Options of nextpnr-ecp5. The frequency is what it aims at, above the goal: it then works on more paths; and
 timing weighs three times as much in the placement as by default."""
 
+REGISTERS_SCRIPT = "multiplier_registers.py"
+"""Runs between Yosys and nextpnr: registers of operands go into the multipliers."""
+
 FILES = {
     f"{DIRECTORY}/accelerator_chain.v": "ecp5/accelerator_chain.v",
     f"{DIRECTORY}/synth.ys": "ecp5/synth.ys",
+    f"{DIRECTORY}/{REGISTERS_SCRIPT}": f"ecp5/{REGISTERS_SCRIPT}",
     f"{DIRECTORY}/Makefile": "ecp5/Makefile",
 }
 """Path in the build, and template."""
@@ -39,7 +42,6 @@ class LatticeContext:
     generated: str
     part: str
     options: str
-    own_copy: str
     inputs: int
     outputs: int
     places: tuple[Place, ...]
@@ -55,5 +57,5 @@ def lattice_context(top, generated):
         bits[port.direction] += port.width
         places.append(Place(name=port.name, bus="in" if port.direction == "in" else "results",
                             left=right + port.width - 1, right=right))
-    return LatticeContext(generated=generated, part=DEVICE.part, options=" ".join(OPTIONS), own_copy=OWN_COPY,
+    return LatticeContext(generated=generated, part=DEVICE.part, options=" ".join(OPTIONS),
                           inputs=bits["in"], outputs=bits["out"], places=tuple(places))
