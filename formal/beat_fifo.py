@@ -42,7 +42,7 @@ class FifoHarness(wiring.Component):
         return m
 
 
-def fifo_invariants(inside, entered, left):
+def fifo_invariants(inside, entered, left, word_of=lambda number: number):
     """What is true of a BeatFifo whose words are their numbers, as a list of assertions.
 
     Parameters
@@ -51,12 +51,14 @@ def fifo_invariants(inside, entered, left):
         Local variables of its ``elaborate()``.
     entered, left : Signal(NUMBER_BITS)
         Words that went in and came out, modulo ``2**NUMBER_BITS``.
+    word_of : callable
+        The word with a number.
     """
     fifo, level, leaving = inside["self"], inside["level"], inside["leaving"]
     fetched, waits, taken, depth = inside["fetched"], inside["waits"], inside["taken"], fifo.depth
 
     def holds(word, number):
-        return word[:NUMBER_BITS] == number[:NUMBER_BITS]
+        return word == word_of(number[:NUMBER_BITS])
     claims = [
         (entered - left)[:NUMBER_BITS] == level + leaving, leaving == fetched + waits + fifo.o.valid,
         level <= depth, fifo.o.valid | ~waits, inside["room"] == (leaving != 3),
