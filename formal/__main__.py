@@ -13,11 +13,13 @@ from formal import (
     read_master,
     requantizer,
     result_writer,
+    store_unit,
+    write_master,
 )
 from formal.prover import ProofError
 
-MODULES = (beat_fifo, packet_writer, result_writer, bursts, read_master, load_unit, control_registers,
-           requantizer, paired_sums)
+MODULES = (beat_fifo, packet_writer, result_writer, bursts, read_master, write_master, load_unit, store_unit,
+           control_registers, requantizer, paired_sums)
 
 
 def main():

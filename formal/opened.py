@@ -35,7 +35,7 @@ class Opened(Elaboratable):
             self._locals[id(frame.f_locals["self"])] = dict(frame.f_locals)
 
     def inside(self, *path):
-        """Local variables of ``elaborate()`` by name: of the component, or of a submodule that is one of them.
+        """Local variables of ``elaborate()`` by name: the component's, or a submodule's that is one of them.
 
         >>> from rtl_templates.stream_writer import StreamWriter
         >>> Opened(StreamWriter(128)).inside("bursts")["left"].shape()

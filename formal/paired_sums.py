@@ -15,6 +15,30 @@ STEP_BITS = 16
 """The largest sum of a K-step is 2**16: four slots of -128 * -128."""
 
 
+class ProductHarness(wiring.Component):
+    """A row of one slot multiplies ``(high << 18) + low``, whole, by any weight.
+
+    Amaranth's integers are exact, so that is ``(high * weight << 18) + low * weight``: the distributive
+    law, which a solver would need minutes for, holds for the integers anyway.
+    """
+
+    def __init__(self, component=PairedRow):
+        self.component = component
+        super().__init__({"high": In(signed(8)), "low": In(signed(8)), "weight": In(signed(8))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.dut = row = self.component(1)
+        m.d.comb += [row.high[0].eq(self.high), row.low[0].eq(self.low), row.weights[0].eq(self.weight),
+                     row.accumulate.eq(1), row.first.eq(1)]
+        high, low, weight = (delay(m, getattr(self, name), 1, name) for name in ("high", "low", "weight"))
+        # As wide as they must be, so that Yosys finds the two multiplications to be the same one.
+        packed, product = Signal(signed(8 + LOW_BITS + 1)), Signal(signed(8 + LOW_BITS + 1 + 8))
+        m.d.comb += [packed.eq((high << LOW_BITS) + low), product.eq(packed * weight),
+                     Assert(row.total == delay(m, product, FIRST_LATENCY, "product"))]
+        return m
+
+
 class RowHarness(wiring.Component):
     """Rows of one slot, each with a fixed weight: after a first K-step they hold the two products.
 
@@ -87,6 +111,8 @@ class SumsHarness(wiring.Component):
 
 
 PROOFS = (
+    Proof(claim="a packed product is (high << 18) + low times the weight: all activations, all weights",
+          harness=ProductHarness, method=Method.INDUCTION, cycles=FIRST_LATENCY + 2),
     Proof(claim="a packed product is two products: all activations, weights -128, 1, 127",
           harness=RowHarness, method=Method.BOUND, cycles=FIRST_LATENCY + 2, slow=True),
     Proof(claim="paired accumulators are two accumulators, for any int8 sums that fit, any number of K-steps",

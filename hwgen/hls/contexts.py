@@ -67,12 +67,16 @@ class ConfigContext(SourceContext):
     tokens: int
     groups: int
     largest_columns: int
-    largest_words: int
     linear_layers: tuple[LinearConstants, ...]
     patterns: int
     dense_parts: int
     entry_columns: tuple[tuple[int, ...], ...]
     entry_rows: tuple[tuple[int, ...], ...]
+
+    @property
+    def largest_words(self):
+        """Words of the widest tensor."""
+        return self.groups * self.largest_columns
 
     @classmethod
     def of(cls, plan, images, generated):
@@ -100,7 +104,7 @@ class ConfigContext(SourceContext):
             step_beats=tiles.weight_beats(1), constant_beats=tiles.constant_beats,
             tile_marker=f"{TILE_MARKER:#x}",
             tile_steps=max(max(layer.ksteps) for layer in plan.layers), tokens=plan.tokens, groups=groups,
-            largest_columns=largest, largest_words=groups * largest, linear_layers=layers,
+            largest_columns=largest, linear_layers=layers,
             patterns=assignment.patterns, dense_parts=len(assignment.dense_entries),
             entry_columns=() if streamed else assignment.columns,
             # An unused multiplier has weight 0, so any row does.
@@ -143,7 +147,7 @@ class LinearContext(SourceContext):
         Control words in the stream; pool that is not row-balanced; dense bit in index records.
     ports : tuple of Port
         Of a routed pool whose control words come with the stream.
-    record_beats, step_beats, tile_steps, tile_rows, groups : int
+    record_beats, step_beats, tile_steps, tile_rows, tiles, groups : int
         For pragmas, which take plain numbers only.
     """
 
@@ -156,24 +160,30 @@ class LinearContext(SourceContext):
     step_beats: int
     tile_steps: int
     tile_rows: int
+    tiles: int
     groups: int
 
     @classmethod
     def of(cls, plan, config):
         """Variables of a plan whose :class:`ConfigContext` is ``config``."""
         ports = control_ports(plan.spec.array.assignment) if config.streamed and config.routed else ()
+        most_words = max(layer.output_words for layer in config.linear_layers)
         return cls(generated=config.generated, encoder=bool(plan.attention), streamed=config.streamed,
                    routed=config.routed, has_dense_bit=plan.spec.tiles.has_dense_bit, ports=ports,
                    record_beats=config.record_beats, step_beats=config.step_beats,
-                   tile_steps=config.tile_steps, tile_rows=config.tile_rows, groups=config.groups)
+                   tile_steps=config.tile_steps, tile_rows=config.tile_rows,
+                   tiles=-(-most_words // config.units), groups=config.groups)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamContext(SourceContext):
-    """Variables of ``stream.h.j2``: ``word_beats`` for pragmas; whether the stream holds tables."""
+    """Variables of ``stream.h.j2``: whether the stream holds tables; numbers for pragmas."""
 
     encoder: bool
     word_beats: int
+    image_beats: int
+    largest_words: int
+    sequences: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,9 +104,13 @@ class SoftmaxContext(SourceContext):
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionContext(SourceContext):
-    """Variables of ``attention.h.j2``."""
+    """Variables of ``attention.h.j2``; the most of each, for pragmas."""
 
     key_blocks: int
+    key_columns: int
+    value_columns: int
+    heads: int
+    groups: int
     map_pruning: bool
 
 
@@ -124,6 +128,7 @@ class EncoderContext(SourceContext):
 
     image_beats: int
     hidden_beats: int
+    sequences: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +151,14 @@ def encoder_contexts(bundle, plan, config, stream_beats):
         "reciprocal.h": SourceContext(**plain),
         "layernorm.h": LayerNormContext(**plain, norm_ii=CHANNELS // plan.spec.encoder.norm_channels,
                                         groups=config.groups),
-        "attention.h": AttentionContext(**maps, key_blocks=encoder.key_blocks),
+        "attention.h": AttentionContext(
+            **maps, key_blocks=encoder.key_blocks, heads=encoder.heads, groups=config.groups,
+            key_columns=max(layer.key_columns for layer in encoder.layers),
+            value_columns=max(layer.value_columns for layer in encoder.layers)),
         "encoder.h": SourceContext(**plain),
         "encoder.cpp": EncoderContext(**plain, image_beats=stream_beats,
-                                      hidden_beats=encoder.hidden_words * config.word_beats),
+                                      hidden_beats=encoder.hidden_words * config.word_beats,
+                                      sequences=encoder.sequences),
         "tb_encoder.cpp": SourceContext(**plain),
         "tb_operators.cpp": OperatorsContext(**maps),
     }

@@ -14,6 +14,7 @@ from hwgen.hls.encoder_contexts import encoder_contexts
 from hwgen.hls.vectors import write_encoder_vectors, write_linear_vectors
 from hwgen.templates import render
 from hwgen.vendor.amd import amd_device
+from rtl_templates.register_map import LENGTHS
 
 DIRECTORY = "hls"
 """Folder of a build."""
@@ -61,7 +62,9 @@ def hls_contexts(bundle, plan, images):
         "types.h": plain,
         "config.h": config,
         "fixedpoint.h": plain,
-        "stream.h": StreamContext(generated=generated, encoder=encoder, word_beats=config.word_beats),
+        "stream.h": StreamContext(
+            generated=generated, encoder=encoder, word_beats=config.word_beats, image_beats=beats,
+            largest_words=config.largest_words, sequences=LENGTHS),
         "linear.h": LinearContext.of(plan, config),
         "linear_layer.h": plain,
         "linear_layer.cpp": LinearLayerContext(

@@ -15,6 +15,8 @@ from formal import (
     read_master,
     requantizer,
     result_writer,
+    store_unit,
+    write_master,
 )
 from formal.__main__ import MODULES
 from formal.prover import ProofError
@@ -27,12 +29,16 @@ from rtl_templates.paired_row import PairedRow
 from rtl_templates.paired_sums import PairedSums
 from rtl_templates.requantizer import RowRequantizer
 from rtl_templates.result_writer import ResultWriter
+from rtl_templates.store_unit import StoreUnit
 from rtl_templates.stream_reader import StreamReader
+from rtl_templates.stream_writer import StreamWriter
 
 BROKEN = [
     (beat_fifo.PROOFS[0], BeatFifo, "move.eq(~self.o.valid | self.o.ready)", "move.eq(self.o.ready)"),
     (beat_fifo.PROOFS[0], BeatFifo, "== self.depth - 1)", "== self.depth)"),
     (beat_fifo.PROOFS[0], BeatFifo, "(leaving != 2)", "(leaving != 3)"),
+    (beat_fifo.PROOFS[1], BeatFifo, "move.eq(~self.o.valid | self.o.ready)", "move.eq(self.o.ready)"),
+    (beat_fifo.PROOFS[1], BeatFifo, "~move | fetched", "~move"),
     (bursts.PROOFS[0], BurstGenerator, "[left.eq(0), some.eq(0)]",
      "[left.eq(0), some.eq(0), self.o.valid.eq(0)]"),
     (bursts.PROOFS[1], BurstGenerator, "room.eq(full - first)", "room.eq(full)"),
@@ -50,6 +56,17 @@ BROKEN = [
     (read_master.PROOFS[0], StreamReader, "self.r.valid & ~self.abort", "self.r.valid"),
     (read_master.PROOFS[0], StreamReader, "self.r.valid & self.r.ready & self.r.p.last",
      "self.r.valid & self.r.ready"),
+    (write_master.PROOFS[0], StreamWriter, "final | (place == full - 1)", "final"),
+    (write_master.PROOFS[0], StreamWriter, "(self.i.valid | self.abort) & owes", "self.i.valid | self.abort"),
+    (write_master.PROOFS[0], StreamWriter, "self.i.valid | self.abort", "self.i.valid"),
+    (write_master.PROOFS[0], StreamWriter, "ends & (owed == 1)", "ends"),
+    (write_master.PROOFS[0], StreamWriter, "unfinished < OUTSTANDING", "unfinished <= OUTSTANDING"),
+    (write_master.PROOFS[0], StreamWriter, "~left.any() & ~unfinished.any()", "~left.any()"),
+    (store_unit.PROOFS[0], StoreUnit, "some & room.any()", "some"),
+    (store_unit.PROOFS[0], StoreUnit, "word.eq(word >> bus_bits)", "word.eq(word)"),
+    (store_unit.PROOFS[0], StoreUnit, "~(countdown.any() | self.abort)", "~countdown.any()"),
+    (store_unit.PROOFS[1], StoreUnit, "m.Elif(self.beats.ready)", "m.Else()"),
+    (store_unit.PROOFS[1], StoreUnit, "left != 1", "left != 2"),
 ]
 
 

@@ -121,6 +121,19 @@ def test_pragmas_name_what_is_there(built):
                 assert len(re.findall(rf"\b{name}\b", text)) > 1 or name == "return", (path.name, name)
 
 
+def test_loops_of_variable_length_say_how_long_they_get(built):
+    """Without it the tool's report has a question mark for every latency above."""
+    variable_loop = re.compile(r"for \(int \w+ = 0; \w+ < ([^;]*[a-z][^;]*);.*\n((?: *#pragma.*\n)*)")
+    counted = 0
+    for path in (built / "hls").iterdir():
+        if path.suffix not in (".h", ".cpp") or path.name.startswith(("tb_", "cases")):
+            continue
+        for loop in variable_loop.finditer(path.read_text()):
+            counted += 1
+            assert "LOOP_TRIPCOUNT max = " in loop[2], (path.name, loop[0])
+    assert counted == 23
+
+
 def tidy(folder, *sources):
     """A run of clang-tidy: its default checks, which the packaged one must be given by name."""
     command = [Path(sys.executable).parent / "clang-tidy", "--quiet", "--warnings-as-errors=*",
