@@ -37,9 +37,7 @@ class Opened(Elaboratable):
     def inside(self, *path):
         """Local variables of ``elaborate()`` by name: the component's, or a submodule's that is one of them.
 
-        >>> from rtl_templates.stream_writer import StreamWriter
-        >>> Opened(StreamWriter(128)).inside("bursts")["left"].shape()
-        unsigned(32)
+        ``inside("bursts")["left"]`` is the signal ``left`` of the submodule ``bursts``.
         """
         variables = self._locals[id(self._component)]
         for name in path:

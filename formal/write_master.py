@@ -82,13 +82,17 @@ class WriterHarness(wiring.Component):
             m.d.comb += [Assert(dut.aw.p.address == first << BYTE_BITS), Assert(last < self.end),
                          Assert((first << BYTE_BITS) // PAGE_BYTES == (last << BYTE_BITS) // PAGE_BYTES),
                          Assert(self._is_last(first, last))]
+        # A beat of the stream is sent as it is taken, never before its address; an abort needs no beats.
+        m.d.comb += [Assert(dut.w.valid == ((self.valid | self.abort) & (self.sent < self.promised))),
+                     Assert(~self.valid | (dut.i.ready == (dut.w.valid & dut.w.ready)))]
         with m.If(dut.w.valid):
-            m.d.comb += [Assert(self.sent < self.promised),
+            m.d.comb += [Assert(dut.w.p.data == self.data),
                          Assert(dut.w.p.last == self._is_last(self.sent, self.sent))]
         with m.If(refused):
             m.d.comb += Assert(dut.w.valid & (dut.w.payload.as_value() == beat.as_value()))
         m.d.comb += [Assert(dut.b.ready), Assert(dut.error == (answered & self.b_response[1])),
                      Assert(self.open + dut.aw.valid <= MOST_BURSTS),
+                     Assert(self.promised - self.sent <= OUTSTANDING_BEATS),
                      Assert(dut.quiet == (~dut.aw.valid & (self.open == 0))),
                      Assert(dut.busy | ((self.sent == self.end) & (self.open == 0) & ~dut.aw.valid))]
 
@@ -118,7 +122,8 @@ class WriterHarness(wiring.Component):
 
 
 PROOFS = (
-    Proof(claim="AXI4 write channels: bursts cover the range in order and cross no 4 KiB; no beat before its "
-                "address, one marked last a burst; beats stay until taken; every response is waited for",
+    Proof(claim="AXI4 write channels: bursts cover the range in order and cross no 4 KiB; beats are the "
+                "stream's, none before its address, one marked last a burst, and stay until taken; responses "
+                "are counted",
           harness=WriterHarness, method=Method.INDUCTION, cycles=1),
 )
