@@ -48,7 +48,6 @@ BROKEN = [
     (paired_sums.PROOFS[1], PairedSums, "Mux(fresh, 0, before)", "before"),
     (paired_sums.PROOFS[1], PairedSums, "Mux(fresh, 0, counted)", "counted"),
     (paired_sums.PROOFS[2], PairedRow, "operands[0] << LOW_BITS", "operands[0] << LOW_BITS - 4"),
-    (paired_sums.PROOFS[2], PairedRow, "OPERAND_BITS = 27", "OPERAND_BITS = 26"),
     (paired_sums.PROOFS[2], PairedRow, "early + 1 + (slot > 0)", "early + (slot > 0)"),
     (requantizer.PROOFS[0], RowRequantizer, "(value + 1) >> 1", "value >> 1"),
     (packet_writer.PROOFS[0], PacketWriter, "promised < limit", "promised <= limit"),
