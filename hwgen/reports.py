@@ -105,7 +105,7 @@ _FILES_OF = {
                "`quartus/accelerator_platform.v` |\n"
                "| `quartus/accelerator.qip`, `quartus/accelerator.sdc` | sources and constraints for a "
                "Quartus project |\n"
-               "| `ecp5/Makefile`, `ecp5/synth.ys`, `ecp5/multiplier_registers.py`, "
+               "| `ecp5/Makefile`, `ecp5/synth.ys`, `ecp5/move_registers.py`, "
                "`ecp5/accelerator_chain.v` | Yosys and nextpnr for an ECP5, with a shift chain around the "
                "accelerator; `hwgen synth --place` runs them |\n"
                "| `accelerator.core` | FuseSoC core with targets `lint`, `vivado`, `quartus` |\n"

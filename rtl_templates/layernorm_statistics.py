@@ -99,8 +99,7 @@ class LayerNormStatistics(wiring.Component):
     def _power(self, m, total, squares):
         """Mean, and sum of squared deviations plus epsilon; both in the cycle in which the power is ready."""
         product = multiply(m, total, self.multiplier, "product")
-        distance = Signal(5)
-        m.d.comb += distance.eq(self.shift - 1)
+        distance = register(m, (self.shift - 1)[:5], "distance")  # constant during a command
         coarse = shift_right(m, product, distance[3:], 8, MEAN_BITS + 8, "coarse")
         mean = Signal(signed(MEAN_BITS), reset_less=True)
         m.d.sync += mean.eq(((coarse >> distance[:3]) + 1) >> 1)

@@ -13,8 +13,8 @@ OPTIONS = ("--85k", "--package", "CABGA756", "--speed", "6", "--freq", "125", "-
 """Options of nextpnr-ecp5. The frequency is what it aims at, above the goal: it then works on more paths; and
 timing weighs three times as much in the placement as by default."""
 
-REGISTERS_SCRIPT = "multiplier_registers.py"
-"""Runs between Yosys and nextpnr: registers of operands go into the multipliers."""
+REGISTERS_SCRIPT = "move_registers.py"
+"""Runs between Yosys and nextpnr: registers go into multipliers and block RAMs."""
 
 FILES = {
     f"{DIRECTORY}/accelerator_chain.v": "ecp5/accelerator_chain.v",

@@ -24,7 +24,7 @@ SMALL = PlanRequest(rows=2, lanes=4, tokens=9)
 FILES = {"README.md", "bundle.pt", "manifest.json", "plan.json", "program/program.bin", "program/program.txt",
          "report/cost.json", "report/cost.md", "rtl/accelerator.v", "rtl/files.f", "weights/layout.json",
          "weights/weights.bin", "accelerator.core", "component.xml", "ecp5/Makefile",
-         "ecp5/accelerator_chain.v", "ecp5/multiplier_registers.py", "ecp5/synth.ys",
+         "ecp5/accelerator_chain.v", "ecp5/move_registers.py", "ecp5/synth.ys",
          "litex/accelerator_litex.py",
          "edalize/make_project.py", "edalize/quartus.eda.yml", "edalize/vivado.eda.yml",
          "quartus/accelerator.qip", "quartus/accelerator.sdc", "quartus/accelerator_hw.tcl",
