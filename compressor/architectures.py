@@ -72,11 +72,11 @@ class Architecture:
     def positions(self, config: Mapping[str, Any]) -> int:
         """Longest sentence, in tokens, that the position embeddings of a config allow."""
         skipped = config["pad_token_id"] + 1 if self.positions_follow_padding else 0
-        return config["max_position_embeddings"] - skipped
+        return int(config["max_position_embeddings"] - skipped)
 
     def plain_config(self, config: Any) -> dict[str, Any]:
         """A Hugging Face config as plain values with BERT's names; its ``from_dict`` takes both."""
-        values = json.loads(config.to_json_string(use_diff=False))
+        values: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
         values.pop("_name_or_path", None)  # where the directory lay is no property of the model
         return values | {known: values.pop(own) for known, own in self.renamed}
 

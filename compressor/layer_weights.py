@@ -84,12 +84,12 @@ class LayerWeights:
     @property
     def rows(self) -> int:
         """Output rows."""
-        return self.weight.shape[0]
+        return len(self.weight)
 
     @property
     def inner(self) -> int:
         """Inner dimension K."""
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
     @cached_property
     def linear(self) -> IntegerLinear:
@@ -116,7 +116,8 @@ class LayerWeights:
 
     def packed_weights(self, pool: PatternPool) -> npt.NDArray[np.int8]:
         """int8 array: the kept weights of each present block, in position order."""
-        return to_blocks(self.weight)[self.kept(pool)]
+        packed: npt.NDArray[np.int8] = to_blocks(self.weight)[self.kept(pool)]
+        return packed
 
     def density(self, pool: PatternPool) -> float:
         """Share of the weights that is kept, 0 to 1."""

@@ -67,7 +67,9 @@ def are_balanced(patterns: npt.ArrayLike, keep: int, balance: str) -> npt.NDArra
     [True, False]
     """
     groups = balance_groups(keep, balance)
-    return (np.asarray(patterns)[:, groups].sum(axis=2, dtype=np.int64) * len(groups) == keep).all(axis=1)
+    kept = np.asarray(patterns)[:, groups].sum(axis=2, dtype=np.int64)
+    balanced: npt.NDArray[np.bool_] = (kept * len(groups) == keep).all(axis=1)
+    return balanced
 
 
 def candidate_patterns(keep: int = 8, balance: str = "none") -> npt.NDArray[np.uint8]:

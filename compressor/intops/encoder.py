@@ -84,7 +84,7 @@ class IntegerEncoderLayer:
     @property
     def hidden(self) -> int:
         """Channels of input and output."""
-        return self.attention_norm.gamma.shape[0]
+        return len(self.attention_norm.gamma)
 
     def trace(self, x: Int64Array, lengths: npt.ArrayLike) -> dict[str, Int64Array]:
         """Every tensor of the layer in execution order, by name; "output" is the last.

@@ -36,7 +36,8 @@ def saturate(x: npt.NDArray[Number], limit: int) -> npt.NDArray[Number]:
     >>> saturate(np.array([-128, 5, 200]), 127).tolist()
     [-127, 5, 127]
     """
-    return np.clip(x, -limit, limit)
+    clipped: npt.NDArray[Number] = np.clip(x, -limit, limit)
+    return clipped
 
 
 def round_half_up_shift(x: Int64Array, shift: int | IntArray) -> Int64Array:

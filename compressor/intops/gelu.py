@@ -20,7 +20,8 @@ def gelu(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     [-0.1587, 0.0, 0.8413]
     """
     x = np.asarray(x, np.float64)
-    return 0.5 * x * np.vectorize(math.erfc, otypes=[np.float64])(-x / math.sqrt(2))
+    tail: npt.NDArray[np.float64] = np.vectorize(math.erfc, otypes=[np.float64])(-x / math.sqrt(2))
+    return 0.5 * x * tail
 
 
 def gelu_table(input_scale: float, output_scale: float, *, input_center: float = 0.0,
@@ -103,10 +104,11 @@ class IntegerGelu:
         if x.size and np.abs(x).max() > ACTIVATION_MAX:
             raise ValueError("activations must be -127 to 127; -128 is not used")
         index = x & 0xFF
-        normal = self.table.astype(np.int64)[index]
+        normal: Int64Array = self.table.astype(np.int64)[index]
         if self.outliers is None or self.outlier_table is None:
             return normal
-        return np.where(self.outliers, self.outlier_table.astype(np.int64)[index], normal)
+        outlying: Int64Array = self.outlier_table.astype(np.int64)[index]
+        return np.where(self.outliers, outlying, normal)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values and arrays for a bundle; without outliers their arrays are empty."""

@@ -1,6 +1,7 @@
 """Integer linear layer: int8 x int8 products, int32 sums, one rescaling per output row."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +35,14 @@ def exact_matmul(a: npt.ArrayLike, b: npt.ArrayLike) -> Int64Array:
     if bound >= 1 << 53:
         raise OverflowError("matrix product could exceed 2**53 and would not be exact")
     exact = np.float32 if bound < 1 << 24 else np.float64
-    return (a.astype(exact) @ b.astype(exact)).astype(np.int64)
+    product: npt.NDArray[Any] = a.astype(exact) @ b.astype(exact)
+    return product.astype(np.int64)
 
 
 def accumulator_bound(weight: IntArray, bias: IntArray) -> Int64Array:
     """Largest magnitude a row's sum can reach: ``sum |w| * 127 + |b|``, shape (rows,), int64."""
-    return np.abs(weight.astype(np.int64)).sum(axis=1) * ACTIVATION_MAX + np.abs(bias.astype(np.int64))
+    magnitudes: Int64Array = np.abs(weight.astype(np.int64)).sum(axis=1)
+    return magnitudes * ACTIVATION_MAX + np.abs(bias.astype(np.int64))
 
 
 def signed_bits(bound: int) -> int:

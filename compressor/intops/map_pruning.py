@@ -92,7 +92,7 @@ class IntegerMapPruning:
         if weights.size and (weights.min() < 0 or weights.max() > ACTIVATION_MAX):
             raise ValueError("map weights must be 0 to 127")
         kept = to_blocks(weights**self.power) @ self.patterns.astype(np.int64).T
-        return kept.argmax(axis=-1)
+        return np.asarray(kept.argmax(axis=-1), np.int64)
 
     def mask(self, ids: Int64Array, queries: int, keys: int) -> npt.NDArray[np.bool_]:
         """Kept entries of maps with the given pattern ids: bool, shape (..., queries, keys)."""

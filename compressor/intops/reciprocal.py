@@ -31,7 +31,8 @@ def bit_length(x: npt.ArrayLike) -> Int64Array:
         large = x >> step != 0
         length += np.where(large, step, 0)
         x = np.where(large, x >> step, x)
-    return length + (x != 0)
+    length += x != 0
+    return length
 
 
 def normalized_quotient(numerator: int, divisor: npt.ArrayLike) -> tuple[Int64Array, Int64Array]:

@@ -39,7 +39,8 @@ def exp_table(scale: float) -> npt.NDArray[np.uint8]:
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(f"score scale must be above 0, not {scale}")
     distance = np.arange(TABLE_ENTRIES)
-    return np.floor(ACTIVATION_MAX * np.exp(-distance * scale) + 0.5).astype(np.uint8)
+    table: npt.NDArray[np.float64] = ACTIVATION_MAX * np.exp(-distance * scale)
+    return np.floor(table + 0.5).astype(np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -40,7 +40,7 @@ class Predictions:
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """Index of the largest logit, int64 array, shape (sentences,)."""
-        return self.logits.argmax(axis=1)
+        return np.asarray(self.logits.argmax(axis=1), np.int64)
 
     @property
     def label_names(self) -> list[str]:
