@@ -83,11 +83,11 @@ def sweep(recipe, changes, model_name, task, data, train_rows, validation_rows, 
     """Train RECIPE once for each value of a key, and compare the runs: seeds, lambda, densities."""
     from compressor import api
     from compressor.comparison import compare_runs, markdown_table
+    from compressor.recipes import parse_changes
 
-    values = {key: tried.split(",") for key, _, tried in (change.partition("=") for change in changes)}
     try:
-        rows = compare_runs(api.sweep(recipe, values, model=model_name, task=task, out=out, data=data,
-                                      train_rows=train_rows, validation_rows=validation_rows))
+        rows = compare_runs(api.sweep(recipe, parse_changes(changes), model=model_name, task=task, out=out,
+                                      data=data, train_rows=train_rows, validation_rows=validation_rows))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(rows, indent=1) if as_json else markdown_table(rows))

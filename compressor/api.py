@@ -1,6 +1,5 @@
 """What ``compress`` does, as functions: each command calls the one of its name here."""
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from compressor.bundle import Bundle, BundleError, load_bundle
 from compressor.calibration import DEFAULT_METHODS, Methods
 from compressor.model_dir import COMPRESSION_FILE, read_compression
 from compressor.model_export import export_model
-from compressor.recipes import Recipe, as_recipe, changed_recipe
+from compressor.recipes import Recipe, as_recipe, combined_recipes
 from compressor.reload import to_model, to_tokenizer
 from compressor.sensitivity import run_sensitivity
 from compressor.tasks import TaskData, load_task
@@ -139,11 +138,9 @@ def sweep(recipe: RecipeLike, changes: Mapping[str, Sequence[Any]], *, model: St
     ------
     RecipeError, TaskError, OutputError, ModelDirError, TrainingError
     """
-    base, runs = as_recipe(recipe), []
-    for values in itertools.product(*changes.values()):
-        chosen = {key: str(value) for key, value in zip(changes, values, strict=True)}
-        checked = changed_recipe(base, chosen)
-        run = Path(out) / "_".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items())
+    runs = []
+    for name, checked in combined_recipes(as_recipe(recipe), changes).items():
+        run = Path(out) / name
         runs.append(run)
         if not (run / COMPRESSION_FILE).is_file():
             rows = _rows(checked, task, data, train_rows, validation_rows)

@@ -13,7 +13,8 @@ A recipe is a list of stages that run one after the other on one model::
       - {method: quantize, epochs: 1}
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -215,6 +216,36 @@ def changed_recipe(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
         except (KeyError, IndexError, ValueError, TypeError, yaml.YAMLError) as error:
             raise RecipeError(f"{key}={value}: no such place in the recipe ({error})") from error
     return Recipe.from_dict(values, source=", ".join(f"{key}={value}" for key, value in changes.items()))
+
+
+def parse_changes(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Values to try, by key of a recipe, from texts KEY=VALUE,VALUE...; RecipeError if one is none.
+
+    >>> parse_changes(["pool.size=16,32"])
+    {'pool.size': ['16', '32']}
+    """
+    changes = {}
+    for text in texts:
+        key, found, values = text.partition("=")
+        if not (key and found and values):
+            raise RecipeError(f"{text!r} is not KEY=VALUE,VALUE...: a key of the recipe and what to try")
+        changes[key] = values.split(",")
+    return changes
+
+
+def combined_recipes(recipe: Recipe, changes: Mapping[str, Sequence[Any]]) -> dict[str, Recipe]:
+    """The recipe with each combination of values, by a name that says them; RecipeError as above.
+
+    >>> recipe = Recipe.from_dict({"schema_version": 1, "stages": [{"method": "admm", "epochs": 1}]})
+    >>> list(combined_recipes(recipe, {"pool.size": [16, 32], "pool.balance": ["row"]}))
+    ['size=16_balance=row', 'size=32_balance=row']
+    """
+    recipes = {}
+    for values in itertools.product(*changes.values()):
+        chosen = {key: str(value) for key, value in zip(changes, values, strict=True)}
+        name = "_".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items())
+        recipes[name] = changed_recipe(recipe, chosen)
+    return recipes
 
 
 def preset_names() -> list[str]:

@@ -6,28 +6,23 @@ whole state goes into one file of every checkpoint, so that a resumed run contin
 
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 
 from compressor.admm import AdmmState
 from compressor.attention_maps import set_map_pruning
-from compressor.blocks import to_blocks
-from compressor.budget import choose_structure
 from compressor.gradual import GradualPruning
 from compressor.group_lasso import GroupLasso
 from compressor.group_structures import HeadsRows, structure_of
 from compressor.learned_topk import LearnedTopK, block_groups, head_and_row_groups
 from compressor.map_pool import prune_maps
 from compressor.masks import FixedMasks
-from compressor.pools import build_pool
+from compressor.recipe_structure import recipe_structure
 from compressor.removed_units import RemovedUnits
 from compressor.sr_ste import SrSteState
 from compressor.stage_checkpoint import load_state, save_state
-from compressor.structures import Dense, Pattern
+from compressor.structures import Dense
 from compressor.targets import target_layers
 from compressor.weight_grid import IntegerGrid
-
-_POOL_SAMPLE = 200_000  # blocks handed to the pool builder, which samples them again
 
 
 class StageState:
@@ -193,22 +188,9 @@ class StageState:
 
     def planned_structure(self):
         """The structure that pruning will ask for; a pool built from today's weights has its final size."""
-        structure = structure_of(self.recipe.structure, self.given) or Pattern(self._build_pool())
-        if self.recipe.budget is None:
-            return structure
-        structure, self.budget_report = choose_structure(self.weights, structure, self.recipe.budget,
+        structure, self.budget_report = recipe_structure(self.recipe, self.weights, given=self.given,
                                                          norms=self.norms)
         return structure
-
-    def _build_pool(self):
-        pool = self.recipe.pool
-        share = max(1, sum(weight.numel() // 16 for weight in self.weights.values()) // _POOL_SAMPLE)
-        blocks = np.concatenate([to_blocks(weight.detach().float()).cpu().numpy()[::share]
-                                 for weight in self.weights.values()])
-        if blocks.any():  # blocks that an earlier recipe removed want no pattern
-            blocks = blocks[blocks.any(axis=1)]
-        return build_pool(pool.build, blocks, size=pool.size, keep=pool.keep, balance=pool.balance,
-                          seed=pool.seed, file=pool.file)
 
     def before_forward(self, stage, done):
         """Prepare the weights of a step; ``done`` steps of the stage have run."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from compressor.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from hwgen.api import build, cost_table, explore, fit, inspect, place, pools, synthesize
+    from hwgen.api import build, cost_table, inspect, place, pools, synthesize
     from hwgen.build_directory import BuildError, load_plan, verify_build
     from hwgen.devices import DEVICES
     from hwgen.doctor import examine
     from hwgen.plan import PlanError
     from hwgen.results import refresh_report
+    from hwgen.search_api import explore, explore_variants, fit
     from hwgen.toolchain import ToolError
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "cost_table",
     "examine",
     "explore",
+    "explore_variants",
     "fit",
     "inspect",
     "load_plan",
@@ -36,8 +38,8 @@ __all__ = [
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, {
-    **dict.fromkeys(("build", "cost_table", "explore", "fit", "inspect", "place", "pools", "synthesize"),
-                    "hwgen.api"),
+    **dict.fromkeys(("build", "cost_table", "inspect", "place", "pools", "synthesize"), "hwgen.api"),
+    **dict.fromkeys(("explore", "explore_variants", "fit"), "hwgen.search_api"),
     **dict.fromkeys(("BuildError", "load_plan", "verify_build"), "hwgen.build_directory"),
     "DEVICES": "hwgen.devices",
     "examine": "hwgen.doctor",

@@ -1,30 +1,24 @@
 """What ``hwgen`` does, as functions: commands call the one of their name here.
 
-Simulation is in :mod:`sim.api`, which may import this package; this one must not import it.
+What searches for sizes is in :mod:`hwgen.search_api`, simulation in :mod:`sim.api`, which may import this
+package; this one must not import it.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from compressor.bundle import load_bundle
 from compressor.patterns import BALANCES
-from compressor.text_file import StrPath, write_text
+from compressor.text_file import StrPath
 from hwgen import costs, packaging, placement, synthesis
 from hwgen.build_directory import load_plan, verify_build, verilog_files
-from hwgen.design_points import Evaluator
-from hwgen.design_search import Exploration, ExploreRequest, search_designs
 from hwgen.devices import DEVICES
 from hwgen.inspection import inspect_bundle
 from hwgen.plan import Plan, PlanError
 from hwgen.planner import PlanRequest
 from hwgen.pool_choice import SIZES, PoolChoice, model_blocks, pool_choices
-from hwgen.report.explore_page import explore_data, explore_page
-from hwgen.report.files import render
 from hwgen.results import record, refresh_report
-from hwgen.smallest import Fitted, refusal_line, smallest
 from hwgen.vendor import lattice
 from rtl_templates.array_spec import Accumulation, PoolStorage
 
@@ -194,95 +188,6 @@ def place(build: StrPath, *, seeds: int = 3,
     record(build, "placement", {"seeds": seeds}, asdict(found))
     refresh_report(build)
     return found
-
-
-def explore(model: StrPath, device: str, *, tokens: int | None = None, points: int = 2000,
-            out: StrPath = "exploration", storage: str | None = None, study: str | None = None,
-            workers: int = 1, progress: Callable[[int], None] | None = None) -> Exploration:
-    """Search the sizes of an accelerator, cycles against resources and traffic: `hwgen explore`.
-
-    Writes ``explore.json`` and ``explore.html``. Interrupted, it goes on where it stopped; a search with the
-    same storage and study joins in.
-
-    Parameters
-    ----------
-    model : path
-        The bundle.
-    device : str
-        One of :data:`hwgen.devices.DEVICES`.
-    tokens : int, optional
-        Sequence length; the model's unless given.
-    points : int
-        Different points to evaluate; fewer if there are no more.
-    out : path
-        Directory for page, data and database.
-    storage : str, optional
-        SQLAlchemy URL of a database that several machines share; SQLite in ``out`` unless given.
-    study : str, optional
-        Name in the database; device and tokens unless given.
-    workers : int
-        Processes on this machine.
-    progress : callable(int), optional
-        Called with the number of points that are known.
-
-    Returns
-    -------
-    hwgen.design_search.Exploration
-        Cycles are exact, resources modelled.
-
-    Raises
-    ------
-    BundleError
-    PlanError
-        If no point fits, or the database cannot be used.
-    """
-    evaluator, folder = Evaluator(load_bundle(model), device, tokens), Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    found = search_designs(evaluator, ExploreRequest(
-        model=str(model), device=device, tokens=evaluator.tokens, points=points,
-        storage=storage or f"sqlite:///{(folder / 'explore.db').resolve()}",
-        study=study or f"{device}-{evaluator.tokens}"), workers=workers, progress=progress)
-    if not found.front:
-        raise PlanError(f"none of {len(found.evaluations)} points fits {device}; use fewer --tokens or a "
-                        "larger device")
-    data = explore_data(found)
-    write_text(folder / "explore.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
-    write_text(folder / "explore.html", render("explore.html", explore_page(found, data)))
-    return found
-
-
-def fit(model: StrPath, device: str, latency_ms: float, *, tokens: int | None = None,
-        clock_mhz: float | None = None, progress: Callable[[int], None] | None = None) -> Fitted:
-    """Find the smallest accelerator that meets a latency: `hwgen fit`.
-
-    Parameters
-    ----------
-    model, device, tokens
-        As for :func:`explore`.
-    latency_ms : float
-        What a sequence may take, in milliseconds.
-    clock_mhz : float, optional
-        Clock frequency in MHz; the device's, which is assumed, unless given.
-    progress : callable(int), optional
-        Called with the number of points that were evaluated.
-
-    Returns
-    -------
-    hwgen.smallest.Fitted
-
-    Raises
-    ------
-    BundleError
-    PlanError
-        If none meets it; the line says why, and what sparsity would.
-    """
-    evaluator = Evaluator(load_bundle(model), device, tokens)
-    clock = clock_mhz or evaluator.device.assumed_clock_mhz
-    found = smallest(evaluator, int(latency_ms * clock * 1e3), progress)
-    if found.found is None:
-        raise PlanError(refusal_line(found, evaluator, latency_ms, clock))
-    return Fitted(model=str(model), device=device, tokens=evaluator.tokens, clock_mhz=clock,
-                  evaluation=found.found)
 
 
 def pools(model: StrPath, *, sizes: Sequence[int] = SIZES, keep: int = 8, balances: Sequence[str] = BALANCES,

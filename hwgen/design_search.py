@@ -12,13 +12,15 @@ again, since the search goes on until the study holds enough.
 import functools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 
-from compressor.bundle import load_bundle
+from compressor.bundle import Bundle, load_bundle
+from compressor.recipe_projection import project_bundle
+from compressor.recipes import Recipe
 from hwgen.design_points import OBJECTIVES, ROWS, DesignPoint, Evaluation, Evaluator, pareto_front
 from hwgen.explore_study import add_batch, known_points, one_line, open_study
 from hwgen.plan import PlanError
@@ -48,6 +50,8 @@ class ExploreRequest:
         SQLAlchemy URL of the database, such as ``postgresql://user@host/database``.
     study : str
         Name of the study in it.
+    recipe : Recipe, optional
+        What prunes the bundle, which is dense then; nothing is trained.
     """
 
     model: str
@@ -56,6 +60,17 @@ class ExploreRequest:
     points: int
     storage: str
     study: str
+    recipe: Recipe | None = None
+
+    def bundle(self) -> Bundle:
+        """The bundle whose accelerators are searched, read and projected anew.
+
+        Raises
+        ------
+        BundleError, RecipeError
+        """
+        bundle = load_bundle(Path(self.model))
+        return bundle if self.recipe is None else project_bundle(bundle, self.recipe)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,40 +115,53 @@ class Exploration:
 
 def search_designs(evaluator: Evaluator, request: ExploreRequest, *, workers: int = 1,
                    progress: Callable[[int], None] | None = None) -> Exploration:
-    """Search until ``request.points`` points are known.
+    """Search until ``request.points`` points are known: :func:`search_all` of one study."""
+    return search_all([(evaluator, request)], workers=workers, progress=progress)[0]
+
+
+def search_all(searches: Sequence[tuple[Evaluator, ExploreRequest]], *, workers: int = 1,
+               progress: Callable[[int], None] | None = None) -> list[Exploration]:
+    """Search one study after the other, each until its request's number of points are known.
 
     Parameters
     ----------
-    evaluator : Evaluator
-        Of the request's bundle, device and tokens.
-    request : ExploreRequest
+    searches : sequence of (Evaluator, ExploreRequest)
+        Each evaluator is of its request's bundle, device and tokens.
     workers : int
-        Processes on this machine; the others read the bundle by themselves.
+        Processes on this machine; the others read the bundles by themselves.
     progress : callable(int), optional
-        Called with the number of points that are known.
+        Called with the number of points that are known, of all studies.
 
     Returns
     -------
-    Exploration
+    list of Exploration
 
     Raises
     ------
     PlanError
         If the database cannot be used, or holds a study of another bundle or device.
     """
-    open_study(request, evaluator)
+    for evaluator, request in searches:
+        open_study(request, evaluator)
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=_other_worker, args=(request,)) for _ in range(workers - 1)]
+    requests = [request for _, request in searches]
+    others = [context.Process(target=_other_worker, args=(requests,)) for _ in range(workers - 1)]
     for other in others:
         other.start()
+    done = 0
     try:
-        run_worker(evaluator, request, progress)
+        for evaluator, request in searches:
+            done += run_worker(evaluator, request, progress and _counting_from(done, progress))
         for other in others:
             other.join()
     finally:
         for other in others:
             other.terminate()
-    return summarize(evaluator, request)
+    return [summarize(evaluator, request) for evaluator, request in searches]
+
+
+def _counting_from(done: int, progress: Callable[[int], None]) -> Callable[[int], None]:
+    return lambda known: progress(done + known)
 
 
 def summarize(evaluator, request):
@@ -149,7 +177,7 @@ def summarize(evaluator, request):
 
 
 def run_worker(evaluator, request, progress=None):
-    """Add batches to a study until it holds enough points, or a worker finds no new ones."""
+    """Add batches to a study until it holds enough points, or a worker finds no new ones; their number."""
     study, stale = open_study(request, evaluator), 0
     with one_line(request):
         while True:
@@ -157,7 +185,7 @@ def run_worker(evaluator, request, progress=None):
             if progress:
                 progress(len(known))
             if len(known) >= request.points or stale == STALE_BATCHES:
-                return
+                return len(known)
             found = add_batch(study, functools.partial(search, evaluator, known,
                                                        enough=request.points - len(known)))
             stale = 0 if found else stale + 1
@@ -238,6 +266,7 @@ def _first_points(evaluator, known):
                        "pool": evaluator.pools[0], "accumulation": evaluator.accumulations[0]}
 
 
-def _other_worker(request):
+def _other_worker(requests: Sequence[ExploreRequest]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    run_worker(Evaluator(load_bundle(Path(request.model)), request.device, request.tokens), request)
+    for request in requests:
+        run_worker(Evaluator(request.bundle(), request.device, request.tokens), request)

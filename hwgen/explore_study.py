@@ -1,5 +1,6 @@
 """The study of an exploration in a database: opened by any number of workers, a batch of points a trial."""
 
+import hashlib
 import json
 import os
 import socket
@@ -25,7 +26,8 @@ def open_study(request, evaluator):
     """The study of a request, made if it is not there; PlanError as in ``search_designs``."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     of = {"device": evaluator.device.name, "tokens": evaluator.tokens,
-          "weights": int(evaluator.bundle.weights), "kept_weights": int(evaluator.bundle.kept_weights)}
+          "weights": int(evaluator.bundle.weights), "kept_weights": int(evaluator.bundle.kept_weights),
+          "masks": _masks_digest(evaluator.bundle)}
     with one_line(request):
         study = _study(request)
         if not study.user_attrs:
@@ -35,6 +37,14 @@ def open_study(request, evaluator):
         raise PlanError(f"study {request.study!r} in {_shown(request)} is of {json.dumps(found)}, not of "
                         f"{json.dumps(of)}; choose another --out or --study")
     return study
+
+
+def _masks_digest(bundle):
+    """Tells bundles apart whose accelerators cost different amounts though they keep as many weights."""
+    digest = hashlib.sha256(bundle.pool.patterns.tobytes())
+    for layer in bundle.layers.values():
+        digest.update(layer.structure.encode() + layer.block_mask.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def known_points(study):

@@ -20,11 +20,11 @@ ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationEr
 
 
 @contextmanager
-def one_line_errors(as_json):
-    """Turn :data:`ERRORS` into one line and exit code 1, and with ``as_json`` into JSON as well."""
+def one_line_errors(as_json, *others):
+    """Turn :data:`ERRORS` and ``others`` into one line and exit code 1, with ``as_json`` also into JSON."""
     try:
         yield
-    except ERRORS as error:
+    except (*ERRORS, *others) as error:
         if as_json:
             click.echo(json.dumps({"passed": False, "error": str(error)}))
         raise click.ClickException(str(error)) from error

@@ -5,6 +5,9 @@ import math
 from hwgen.report.parts import Bar, Chart, Line, Meter, Pattern, Plot, Point, Segment
 from hwgen.report.theme import SERIES
 
+WIDTH, HEIGHT, TOP, RIGHT, BOTTOM = 680, 380, 16, 664, 326
+"""Of a plot, and of the frame inside it: pixels."""
+
 LABELLED = 150
 """Pixels that a sloping roof needs for its label; a shorter one lies above all points and is left out."""
 
@@ -84,7 +87,6 @@ def roofline(data, layers, colors):
     -------
     Plot
     """
-    width, height, top, right, bottom = 680, 380, 16, 664, 326
     peak, ridge = data["macs_per_cycle"], data["ridge_macs_per_byte"]
     layers = [layer for layer in layers if layer["macs_per_cycle"]]
     marks = [one for one in (*layers, data["whole"]) if one["macs_per_cycle"]]
@@ -93,9 +95,9 @@ def roofline(data, layers, colors):
     low_x, high_x = min(intensities) / 3, max(intensities) * 3
     low_y, high_y = min([*rates, peak / 4]) / 1.5, peak * 1.6
     left = _left(high_y)
-    x, y = _Logarithmic(low_x, high_x, left, right), _Logarithmic(low_y, high_y, bottom, top)
-    lines = [*_grid(low_x, high_x, x, top, bottom, upright=True),
-             *_grid(low_y, high_y, y, left, right, upright=False)]
+    x, y = _Logarithmic(low_x, high_x, left, RIGHT), _Logarithmic(low_y, high_y, BOTTOM, TOP)
+    lines = [*_grid(low_x, high_x, x, TOP, BOTTOM, upright=True),
+             *_grid(low_y, high_y, y, left, RIGHT, upright=False)]
     roofs = [("bus", data["bus_bytes_per_cycle"]), ("DRAM", data["dram_bytes_per_cycle"])]
     for name, slope in sorted(((n, s) for n, s in roofs if s), key=lambda one: one[1]):
         begin, end = max(low_x, low_y / slope), min(high_x, peak / slope)
@@ -106,45 +108,80 @@ def roofline(data, layers, colors):
         lines.append(Line(x(begin), y(begin * slope), x(end), y(end * slope), "roof",
                           f"{name}: {slope:g} bytes a cycle", x(middle), y(middle * slope) - 6,
                           round(angle, 1)))
-    lines.append(Line(x(min(high_x, max(low_x, ridge))), y(peak), right, y(peak), "roof",
-                      f"compute: {peak:,} MACs a cycle", right - 4, y(peak) - 6, 0, "end"))
+    lines.append(Line(x(min(high_x, max(low_x, ridge))), y(peak), RIGHT, y(peak), "roof",
+                      f"compute: {peak:,} MACs a cycle", RIGHT - 4, y(peak) - 6, 0, "end"))
     points = [Point(x(layer["macs_per_byte"]), y(layer["macs_per_cycle"]), colors[layer["role"]],
                     f"{layer['name']}: {layer['macs_per_byte']:.1f} MACs a byte, "
                     f"{layer['macs_per_cycle']:.1f} MACs a cycle") for layer in layers]
     bound = "memory" if data["whole"]["macs_per_byte"] < ridge else "compute"
-    return Plot(width, height, left, bottom, tuple(lines), tuple(points),
-                "useful MACs per byte of memory traffic", "useful MACs per cycle", height - 10,
+    return Plot(WIDTH, HEIGHT, left, BOTTOM, tuple(lines), tuple(points),
+                "useful MACs per byte of memory traffic", "useful MACs per cycle", HEIGHT - 10,
                 f"Roofline: the ridge is at {ridge:.1f} MACs a byte; the program has "
                 f"{data['whole']['macs_per_byte']:.1f}, so it is bound by {bound}")
 
 
-def scatter(evaluations, marked, key, title):
+def scatter(marks, key, title):
     """Cycles to the right and a resource upwards, both logarithmic: a mark for each point that fits.
 
     Parameters
     ----------
-    evaluations : sequence of hwgen.design_points.Evaluation
-        Points that fit, those drawn last on top.
-    marked : dict of DesignPoint to (str, str)
-        Color and name of points that are more than the others.
+    marks : sequence of (hwgen.design_points.Evaluation, str, str)
+        Points that fit with their colors and names, those drawn last on top.
     key, title : str
         Field of the resource, and its name.
     """
-    width, height, top, right, bottom = 680, 380, 16, 664, 326
-    xs, ys = [one.cycles for one in evaluations], [max(1, getattr(one, key)) for one in evaluations]
-    low_x, high_x, low_y, high_y = min(xs) / 1.15, max(xs) * 1.15, min(ys) / 1.15, max(ys) * 1.15
-    left = _left(high_y)
-    x, y = _Logarithmic(low_x, high_x, left, right), _Logarithmic(low_y, high_y, bottom, top)
-    lines = [*_grid(low_x, high_x, x, top, bottom, upright=True),
-             *_grid(low_y, high_y, y, left, right, upright=False)]
-    points = []
-    for one, amount in sorted(zip(evaluations, ys, strict=True), key=lambda pair: pair[0].point in marked):
-        color, name = marked.get(one.point, ("c7", "point"))
-        what = (f"{name}: R = {one.point.rows}, T = {one.point.lanes}, {one.point.bus_bits}-bit bus, "
-                f"{one.point.pool}: {one.cycles:,} cycles, {amount:,} {title}")
-        points.append(Point(x(one.cycles), y(amount), color, what))
-    return Plot(width, height, left, bottom, tuple(lines), tuple(points), "cycles a sequence", title,
-                height - 10, f"{title} against cycles of {len(evaluations)} design points")
+    values = [max(1, getattr(one, key)) for one, _, _ in marks]
+    x, low_x, high_x, left = _cycles_axis(marks, max(values) * 1.15)
+    low_y, high_y = min(values) / 1.15, max(values) * 1.15
+    y = _Logarithmic(low_y, high_y, BOTTOM, TOP)
+    lines = [*_grid(low_x, high_x, x, TOP, BOTTOM, upright=True),
+             *_grid(low_y, high_y, y, left, RIGHT, upright=False)]
+    points = tuple(Point(x(one.cycles), y(amount), color, f"{_mark_label(one, name)}, {amount:,} {title}")
+                   for (one, color, name), amount in zip(marks, values, strict=True))
+    return Plot(WIDTH, HEIGHT, left, BOTTOM, tuple(lines), points, "cycles a sequence", title,
+                HEIGHT - 10, f"{title} against cycles of {len(marks)} design points")
+
+
+def quality_plot(marks, qualities, title):
+    """Cycles to the right, logarithmic, and a share from 0 to 1 upwards: a mark for each point.
+
+    Parameters
+    ----------
+    marks
+        As for :func:`scatter`.
+    qualities : sequence of float
+        0 to 1, one for each mark.
+    title : str
+        What they are.
+    """
+    spread = max(max(qualities) - min(qualities), 0.01)
+    low_y, high_y = max(0.0, min(qualities) - 0.1 * spread), max(qualities) + 0.1 * spread
+    x, low_x, high_x, left = _cycles_axis(marks, 100)
+    step = next(step for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if spread / step <= 8)
+
+    def y(value):
+        return round(BOTTOM - (value - low_y) * (BOTTOM - TOP) / (high_y - low_y), 1)
+
+    lines = [*_grid(low_x, high_x, x, TOP, BOTTOM, upright=True)]
+    for tick in range(math.ceil(low_y / step), math.floor(high_y / step) + 1):
+        at = y(tick * step)
+        lines.append(Line(left, at, RIGHT, at, "grid", f"{tick * step:.3g}", left - 6, at + 4, 0, "end"))
+    points = tuple(Point(x(one.cycles), y(quality), color, f"{_mark_label(one, name)}, {quality:.4f} {title}")
+                   for (one, color, name), quality in zip(marks, qualities, strict=True))
+    return Plot(WIDTH, HEIGHT, left, BOTTOM, tuple(lines), points, "cycles a sequence", title,
+                HEIGHT - 10, f"{title} against cycles of {len(marks)} design points")
+
+
+def _mark_label(one, name):
+    return (f"{name}: R = {one.point.rows}, T = {one.point.lanes}, {one.point.bus_bits}-bit bus, "
+            f"{one.point.pool}: {one.cycles:,} cycles")
+
+
+def _cycles_axis(marks, highest):
+    """The axis of cycles, its ends, and where it begins: beside labels of numbers up to ``highest``."""
+    cycles = [one.cycles for one, _, _ in marks]
+    low, high, left = min(cycles) / 1.15, max(cycles) * 1.15, _left(highest)
+    return _Logarithmic(low, high, left, RIGHT), low, high, left
 
 
 def _left(high):
