@@ -97,8 +97,10 @@ def sweep(recipe, changes, model_name, task, data, train_rows, validation_rows, 
 @click.argument("models", nargs=-1, required=True)
 @click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="The picture, SVG.")
-@click.option("--bins", type=click.IntRange(min=8, max=400), default=80, show_default=True)
-def weights(models, out, bins):
+@click.option("--bins", type=click.IntRange(min=8, max=400), default=80, show_default=True,
+              help="Bars of each distribution.")
+@click.option("--json", "as_json", is_flag=True, help="Print the distributions as JSON.")
+def weights(models, out, bins, as_json):
     """Draw the distribution of the encoder weights of MODELS: before and after pruning, say."""
     from compressor.pictures import weight_histogram, weight_picture
     from compressor.text_file import write_text
@@ -108,6 +110,11 @@ def weights(models, out, bins):
         write_text(out, weight_picture(found))
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps([{"title": histogram.title, "zeros": histogram.zeros,
+                                "deviation": histogram.deviation, "counts": histogram.counts.tolist()}
+                               for histogram in found]))
+        return
     for histogram in found:
         click.echo(f"{histogram.title}: {100 * histogram.zeros:.1f} % zero, deviation of the others "
                    f"{histogram.deviation:.4f}")

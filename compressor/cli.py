@@ -1,5 +1,7 @@
 """The command ``compress``. Commands parse, call the library and report; they load torch only when run."""
 
+import json
+
 import click
 
 from compressor.analysis_cli import compare, sensitivity, sweep, weights
@@ -15,19 +17,22 @@ def main():
 
 @main.command()
 @click.argument("name", required=False)
-def presets(name):
+@click.option("--json", "as_json", is_flag=True, help="Print descriptions by name, or the recipe, as JSON.")
+def presets(name, as_json):
     """List the recipes that come with the package, or print one: `compress presets NAME`."""
-    from compressor.recipes import PRESET_DIR, RecipeError, preset_names
+    from compressor.recipes import PRESET_DIR, Recipe, RecipeError, preset_names
 
+    texts = {preset: (PRESET_DIR / f"{preset}.yaml").read_text(encoding="utf-8") for preset in preset_names()}
     if name is None:
-        for preset in preset_names():
-            first_line = (PRESET_DIR / f"{preset}.yaml").read_text(encoding="utf-8").splitlines()[0]
-            click.echo(f"{preset:24} {first_line.lstrip('# ')}")
+        lines = {preset: text.splitlines()[0].lstrip("# ") for preset, text in texts.items()}
+        click.echo(json.dumps(lines) if as_json else
+                   "\n".join(f"{preset:24} {line}" for preset, line in lines.items()))
         return
-    if name not in preset_names():
-        raise click.ClickException(str(RecipeError(
-            f"unknown preset {name!r}; use one of {', '.join(preset_names())}")))
-    click.echo((PRESET_DIR / f"{name}.yaml").read_text(encoding="utf-8"), nl=False)
+    try:
+        recipe = Recipe.preset(name)
+    except RecipeError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(recipe.to_dict()) if as_json else texts[name].rstrip("\n"))
 
 
 for command in (train, recover, sensitivity, sweep, compare, weights, export, verify):

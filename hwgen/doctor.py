@@ -30,7 +30,11 @@ _FOUND_BY_TOOLCHAIN = (
     ("yosys", "no resource counts (`hwgen synth`)"),
     ("nextpnr-ecp5", "no placement (`hwgen synth --place`): pip install 'hwgen[ecp5]'"),
 )
-_PYTHON_PACKAGES = (("pyslang", "one lint test is skipped; everything else works"),)
+_PYTHON_PACKAGES = (
+    ("psycopg", "no `hwgen explore` on a PostgreSQL: pip install 'hwgen[postgres]'"),
+    ("datasets", "no tasks from a hub, only from files (`--data`): pip install 'hwgen[hub]'"),
+    ("pyslang", "one lint test is skipped; everything else works"),
+)
 _VENDOR_TOOLS = (
     ("vivado", "no placed results for AMD devices; nothing here needs it"),
     ("vitis_hls", "no synthesis of HLS C++; nothing here needs it"),

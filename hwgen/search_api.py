@@ -151,7 +151,8 @@ def _named_recipes(recipes: Sequence[StrPath], changes: Mapping[str, Sequence[An
     named: dict[str, Recipe] = {}
     for recipe in recipes:
         for values, changed in combined_recipes(load_recipe(str(recipe)), changes).items():
-            name = "_".join(part for part in (Path(recipe).stem, values) if part)
+            parts = (Path(recipe).stem if len(recipes) > 1 or not values else "", values)
+            name = "_".join(part for part in parts if part)
             if name in named:
                 raise PlanError(f"two recipes are called {name}; give their files different names")
             named[name] = changed

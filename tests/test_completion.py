@@ -1,5 +1,6 @@
-"""Tab completion: the scripts for each shell, and what the shells get when they ask."""
+"""Tab completion: scripts for each shell, and what the shells get; JSON and help everywhere."""
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -36,3 +37,18 @@ def test_the_script_registers_the_command(shell, name, registers):
 def test_words_are_completed(words, found):
     answer = ask(words.split()[0], "bash_complete", words)
     assert {line.partition(",")[2] for line in answer.split()} == found
+
+
+def commands(group):
+    """Every command of a group by its name."""
+    context = click.Context(group)
+    return {name: group.get_command(context, name) for name in group.list_commands(context)}
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group, main in COMMANDS.items()
+                                             for name in commands(main)])
+def test_every_command_prints_json_and_explains_its_options(group, name):
+    options = [one for one in commands(COMMANDS[group])[name].params if isinstance(one, click.Option)]
+    assert ["--json"] in [one.opts for one in options]
+    assert all(one.help for one in options)
+    assert commands(COMMANDS[group])[name].help

@@ -76,11 +76,10 @@ def _variants(data):
             return "none fits", "none fits"
         return f"{one[key]['cycles']:,}", f"{one[key]['luts']:,}"
 
-    heads = ["model", data["measure"] or "quality", "weights kept"]
-    for name in ("planner's default", "fewest cycles", "least LUTs x cycles"):
-        heads += [f"{name}: cycles", "LUT"]
+    heads = ("model", "quality", "kept",
+             *(head for name in ("default", "fastest", "thrifty") for head in (f"{name}: cycles", "LUT")))
     rows = tuple((one["name"], quality_text(one["quality"]), f"{100 * one['kept']:.1f} %",
                   *(text for key in ("default", "fastest", "thriftiest") for text in best(one, key)))
                  for one in data["variants"])
-    return Table("Each model by itself: cycles exact, LUTs modelled", tuple(heads),
+    return Table(f"quality: {data['measure'] or 'measured by no export'}", heads,
                  (False, *(True,) * (len(heads) - 1)), rows)

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from compressor.cli import main
-from compressor.recipes import preset_names
+from compressor.recipes import Recipe, preset_names
 
 RECIPE = """
 schema_version: 1
@@ -154,6 +154,8 @@ def test_presets_are_listed_and_printed():
     assert [line.split()[0] for line in listed.splitlines()] == preset_names()
     assert "schema_version: 1" in compress("presets", "demo").output
     assert compress("presets", "none").exit_code == 1
+    assert list(json.loads(compress("presets", "--json").output)) == preset_names()
+    assert Recipe.from_dict(json.loads(compress("presets", "demo", "--json").output)) == Recipe.preset("demo")
 
 
 def test_help_and_import_load_nothing_heavy():

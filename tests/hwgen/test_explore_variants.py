@@ -64,9 +64,9 @@ def test_the_common_front_is_what_nothing_dominates():
 
     def beats(first, second):
         (a, one), (b, two) = first, second
-        comparable = a is b or (None not in (a.quality, b.quality) and a.quality >= b.quality)
-        better = one.values != two.values or (a is not b and a.quality > b.quality)
-        return one.fits and comparable and better and all(
+        if a is not b and (None in (a.quality, b.quality) or a.quality < b.quality):
+            return False
+        return one.fits and (one.values, a) != (two.values, b) and all(
             x <= y for x, y in zip(one.values, two.values, strict=True))
     expected = {(id(variant), one.values) for variant, one in points
                 if one.fits and not any(beats(other, (variant, one)) for other in points)}
