@@ -7,12 +7,16 @@ that the hardware does nothing for it; :meth:`Folding.unfold` gives the original
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor.layer_weights import LayerWeights
 from compressor.quantization import quantize, quantize_layer
+
+if TYPE_CHECKING:
+    from compressor.projection import Structure
 
 
 def folding_path(name: str) -> str:
@@ -55,7 +59,8 @@ class Folding:
                    row_factor=np.broadcast_to(np.asarray(row_factor, np.float64), rows),
                    output_center=np.broadcast_to(np.asarray(output_center, np.float64), rows))
 
-    def quantize(self, name, role, weight, bias, *, structure, input_scale, output_scale):
+    def quantize(self, name: str, role: str, weight: npt.ArrayLike, bias: npt.ArrayLike, *,
+                 structure: "Structure", input_scale: float, output_scale: float) -> LayerWeights:
         """:func:`compressor.quantization.quantize_layer` of the folded layer.
 
         The input zeros are folded into the integer bias with the integer weights, exactly.
@@ -71,7 +76,7 @@ class Folding:
         """Integers of a real input, int8: shape (..., K) as ``x``."""
         return quantize(x / self.column_factor - self.input_zero * input_scale, input_scale)
 
-    def unfold(self, layer):
+    def unfold(self, layer: LayerWeights) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Real weight and bias of the original layer, float64, from its quantized form."""
         scale = layer.weight_scale.astype(np.float64)[:, None]
         weight = layer.weight * scale * self.row_factor[:, None] / self.column_factor

@@ -5,6 +5,7 @@ the 4x4 blocks that are all zero; heads and neurons that are gone make the layer
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -208,7 +209,7 @@ class HeadsRows(_Units):
         self.check_shape(weight.shape)
 
 
-def structure_of(section, given=None):
+def structure_of(section: Any, given: Any = None) -> Any:
     """The structure that a recipe's section asks for; None for patterns, whose pool comes from the weights.
 
     ``given``: what ``kind: model`` stands for.

@@ -1,6 +1,7 @@
 """What every projection onto a structure shares: scores, what was kept, and the error."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ class Structure:
     removes_units = False
     """Whether whole units are removed, which stay away whatever the model is trained for next."""
 
-    def of_layer(self, name):
+    def of_layer(self, name: str) -> Any:
         """The structure of one layer, by module path; the same for all unless a budget chose otherwise."""
         return self
 

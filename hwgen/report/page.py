@@ -98,8 +98,9 @@ def make_page(data, bundle, timeline=None):
         patterns=patterns(pool["masks"], pool["blocks"]), cell_places=(2, 12, 22, 32), corner=CORNER,
         masks=_masks(bundle, data["layers"]),
         cycle_facts=_cycle_facts(data),
-        parts_chart=stacked([(part["name"], {name: part[name] for name in PARTS})
-                             for part in data["cycles"]["parts"]], MODELLED),
+        parts_chart=stacked([(part["name"].removeprefix("encoder.layer."),
+                              {name: part[name] for name in PARTS}) for part in data["cycles"]["parts"]],
+                            MODELLED),
         array_chart=array_chart, array_note=array_note,
         timeline=f"data:image/svg+xml;base64,{b64encode(timeline.encode()).decode()}" if timeline else "",
         timeline_command="hwgen sim BUILD" + ("" if build["encoder_layers"] else " --timeline layers.svg"),

@@ -1,5 +1,6 @@
 """The page of an exploration of several bundles, and the same as JSON."""
 
+import functools
 from typing import Any
 
 from hwgen.report.charts import quality_plot, scatter
@@ -28,7 +29,7 @@ def variants_data(found: VariantFront) -> dict[str, Any]:
     """
     variants = []
     for variant, own in found.pairs:
-        values = explore_data(own, lambda one, variant=variant: found.command(variant, one))
+        values = explore_data(own, functools.partial(found.command, variant))
         variants.append({"name": variant.name, "quality": variant.quality, "kept": variant.kept, **values})
     first = variants[0]
     return {**{key: first[key] for key in ("origin", "device", "tokens", "assumed_clock_mhz")},
