@@ -92,7 +92,7 @@ def stream_tiles(plan, program):
     return [tile for name in program.layers for tile in plan.layer(name).tiles(units)]
 
 
-def predict_program(plan, program, memory=None):
+def predict_program(plan: Plan, program: Program, memory: Any = None) -> Any:
     """Exact cycles of a program: rtl_templates.timing.Prediction."""
     whole = isinstance(program, EncoderProgram)
     items = stream_items(plan, program.tokens) if whole else stream_tiles(plan, program)

@@ -8,7 +8,7 @@ programs by R and T, cycles by what they depend on (most pools in ROM and RAM on
 import functools
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ from hwgen.encoder_stream import stream_beats, stream_items
 from hwgen.model_sizes import BUS_BITS, CANDIDATE_LANES, ModelSizes
 from hwgen.plan import Plan, PlanError
 from hwgen.planner import USABLE, PlanRequest, make_plan, refusal
-from hwgen.program import linear_program
+from hwgen.program import Program, linear_program
 from hwgen.resource_model import modelled_resources
 from rtl_templates.array_spec import Accumulation, PoolStorage
 from rtl_templates.program_format import DESCRIPTOR_BYTES
@@ -141,18 +141,18 @@ class Evaluator:
         self.lanes = tuple(lanes for lanes in LANES if self._runs(first, lanes))
         self.buses = tuple(bits for bits in BUS_BITS
                            if (64 if first.attention else 32) <= bits <= self.device.bus_bits)
-        self.layer_plans, self.widest_bus = first.layer_plans, first.widest_bus
+        self.known_plans, self.widest_bus = first.known_plans, first.widest_bus
         self._programs: dict[tuple[Any, ...], Any] = {}
         self._timed: dict[tuple[Any, ...], tuple[int, int]] = {}
         self._known: dict[DesignPoint, Evaluation] = {}
         self.seconds = 0.0
         self._known_sizes = functools.cache(self._sizes)
 
-    def point(self, rows, lanes, bus_bits, pool, accumulation):
+    def point(self, rows: int, lanes: int, bus_bits: int, pool: str, accumulation: str) -> DesignPoint:
         """The point with these sizes, its bus at most as wide as the words allow."""
         return DesignPoint(rows, lanes, min(bus_bits, self.widest_bus(rows, lanes)), pool, accumulation)
 
-    def default(self):
+    def default(self) -> Evaluation:
         """The point that the planner chooses by itself, evaluated; PlanError if there is none."""
         plan = make_plan(self.bundle, PlanRequest(device=self.device.name, tokens=self.tokens))
         array = plan.spec.array
@@ -180,7 +180,7 @@ class Evaluator:
         return self._known[point]
 
     @property
-    def points_per_second(self):
+    def points_per_second(self) -> float:
         """Points evaluated in a second of processor time, so far; refused ones take time and do not count."""
         return len(self._known) / max(self.seconds, 1e-9)
 
@@ -193,14 +193,14 @@ class Evaluator:
         """The plan of a point, without its cycles; whether it fits does not count."""
         return self._plan(point)[0]
 
-    def _runs(self, sizes, lanes):
+    def _runs(self, sizes: ModelSizes, lanes: int) -> bool:
         try:
             sizes.sizes(4, lanes, self.tokens, self.device)
         except PlanError:
             return False
         return True
 
-    def _evaluate(self, point):
+    def _evaluate(self, point: DesignPoint) -> Evaluation:
         if point.bus_bits < self.buses[0]:
             raise PlanError(f"a bus of {point.bus_bits} bits is too narrow, or R = {point.rows} and "
                             f"T = {point.lanes} allow no wider one; at least {self.buses[0]} are needed")
@@ -208,12 +208,13 @@ class Evaluator:
         common = {key: plan.modelled[key] for key in ("luts", "ffs", "dsps", "rams", "urams")}
         if excess > 1:
             refused = refusal(plan.spec, self.device, self.tokens)
+            assert refused is not None  # it counts as here
             return Evaluation(point=point, fits=False, cycles=self.least_cycles(point), bytes=0,
                               excess=excess, reason=refused.message, **common)
         cycles, moved = self._time(plan)
         return Evaluation(point=point, fits=True, cycles=cycles, bytes=moved, excess=excess, **common)
 
-    def _plan(self, point):
+    def _plan(self, point: DesignPoint) -> tuple[Plan, float]:
         sizes = self._known_sizes(point.pool, point.bus_bits, point.accumulation, self.tokens)
         for overlap in (True, False):
             spec = sizes.sizes(point.rows, point.lanes, self.tokens, self.device, overlap=overlap)
@@ -226,7 +227,7 @@ class Evaluator:
                     tokens=self.tokens, predicted_cycles=0, attention=sizes.attention,
                     modelled=needs), excess
 
-    def _time(self, plan):
+    def _time(self, plan: Plan) -> tuple[int, int]:
         """Cycles and bytes of a plan; of several with the same timing the first is computed."""
         spec, array = plan.spec, plan.spec.array
         key = (spec.tiles, array.lanes, array.latency, spec.encoder, spec.activation_words,
@@ -237,14 +238,14 @@ class Evaluator:
             self._timed[key] = cycles, self._bytes(plan, program)
         return self._timed[key]
 
-    def _program(self, plan):
+    def _program(self, plan: Plan) -> Program:
         spec = plan.spec
         key = (spec.array.units, spec.array.lanes, spec.activation_words, spec.program_depth)
         if key not in self._programs:
             self._programs[key] = whole_program(plan) if plan.attention else linear_program(plan)
         return self._programs[key]
 
-    def _bytes(self, plan, program):
+    def _bytes(self, plan: Plan, program: Program) -> int:
         if plan.attention:
             beats = stream_beats(plan, stream_items(plan))
         else:
@@ -252,29 +253,30 @@ class Evaluator:
         return (beats * plan.spec.bus_bits // 8 + DESCRIPTOR_BYTES * len(program.descriptors)
                 + sum(tensor.bytes for tensor in (*program.inputs, *program.outputs)))
 
-    def _sizes(self, pool, bus_bits, accumulation, tokens):
+    def _sizes(self, pool: str | None, bus_bits: int | None, accumulation: str | None,
+               tokens: int | None) -> ModelSizes:
         request = PlanRequest(device=self.device.name, tokens=tokens, bus_bits=bus_bits,
                               storage=PoolStorage(pool) if pool else None,
                               accumulation=Accumulation(accumulation) if accumulation else None)
         sizes = ModelSizes(self.bundle, request, None)
-        if hasattr(self, "layer_plans"):
-            sizes.layer_plans = self.layer_plans  # they depend on R and the pool's slots alone
+        if hasattr(self, "known_plans"):
+            sizes.known_plans = self.known_plans  # they depend on R and the pool's slots alone
         return sizes
 
 
-def dominates(first, second):
+def dominates(first: Evaluation, second: Evaluation) -> bool:
     """Whether a point is nowhere worse than another, and somewhere better."""
     return first.values != second.values and all(
         a <= b for a, b in zip(first.values, second.values, strict=True))
 
 
-def pareto_front(evaluations):
+def pareto_front(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
     """The evaluations that fit and that no other one dominates, by cycles; of equal ones the first point."""
-    best = {}
+    best: dict[tuple[int, ...], Evaluation] = {}
     fitting = [one for one in evaluations if one.fits]
     for one in sorted(fitting, key=lambda one: (one.values, one.point.plainness)):
         best.setdefault(one.values, one)
-    front = []
+    front: list[Evaluation] = []
     for one in best.values():  # in lexicographic order none is dominated by a later one
         if not any(dominates(other, one) for other in front):
             front.append(one)

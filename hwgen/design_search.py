@@ -12,9 +12,10 @@ again, since the search goes on until the study holds enough.
 import functools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -164,7 +165,7 @@ def _counting_from(done: int, progress: Callable[[int], None]) -> Callable[[int]
     return lambda known: progress(done + known)
 
 
-def summarize(evaluator, request):
+def summarize(evaluator: Evaluator, request: ExploreRequest) -> Exploration:
     """What a study holds, and the planner's default beside it."""
     evaluations = tuple(known_points(open_study(request, evaluator)).values())
     try:
@@ -176,7 +177,8 @@ def summarize(evaluator, request):
                        points_per_second=evaluator.points_per_second if evaluator.seconds else 0.0)
 
 
-def run_worker(evaluator, request, progress=None):
+def run_worker(evaluator: Evaluator, request: ExploreRequest,
+               progress: Callable[[int], None] | None = None) -> int:
     """Add batches to a study until it holds enough points, or a worker finds no new ones; their number."""
     study, stale = open_study(request, evaluator), 0
     with one_line(request):
@@ -191,7 +193,8 @@ def run_worker(evaluator, request, progress=None):
             stale = 0 if found else stale + 1
 
 
-def search(evaluator, known, seed, *, enough=BATCH):
+def search(evaluator: Evaluator, known: Mapping[DesignPoint, Evaluation], seed: int, *,
+           enough: int = BATCH) -> Iterator[Evaluation]:
     """Yield new points, evaluated: a batch of NSGA-II that begins with the front of ``known``.
 
     Parameters
@@ -207,7 +210,7 @@ def search(evaluator, known, seed, *, enough=BATCH):
     study = optuna.create_study(directions=["minimize"] * len(OBJECTIVES), sampler=sampler)
     for parameters in _first_points(evaluator, known):
         study.enqueue_trial(parameters)
-    new = {}
+    new: dict[DesignPoint, Evaluation] = {}
     for _ in range(4 * BATCH):
         trial = study.ask()
         point = evaluator.point(
@@ -253,7 +256,7 @@ def all_points(evaluator: Evaluator) -> Iterator[DesignPoint]:
                             yield point
 
 
-def _first_points(evaluator, known):
+def _first_points(evaluator: Evaluator, known: Mapping[DesignPoint, Evaluation]) -> Iterator[dict[str, Any]]:
     """Where a batch begins: the front so far; the first one with the planner's own candidates."""
     for one in pareto_front(known.values())[:POPULATION]:
         point = one.point

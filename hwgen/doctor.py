@@ -15,7 +15,7 @@ class Finding:
     found: str | None
     purpose: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         if self.found:
             return f"{self.tool:12s} {self.found}"
         return f"{self.tool:12s} missing: {self.purpose}"
@@ -42,7 +42,7 @@ _VENDOR_TOOLS = (
 )
 
 
-def examine():
+def examine() -> list[Finding]:
     """Findings for every tool, in the order in which they matter."""
     findings = [Finding(name, _tool_version(name), purpose) for name, purpose in _FOUND_BY_TOOLCHAIN]
     findings += [Finding(name, _package_version(name), purpose) for name, purpose in _PYTHON_PACKAGES]
@@ -50,14 +50,14 @@ def examine():
     return findings
 
 
-def _tool_version(name):
+def _tool_version(name: str) -> str | None:
     try:
         return find_tool(name).version
     except ToolError:
         return None
 
 
-def _package_version(name):
+def _package_version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -5,7 +5,8 @@ loader reaches them, the layer before, which used the tables before, is finished
 since, so the first of them has been computed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from rtl_templates.timing import LocalPacket, TablePacket
 GELU_BYTES, EXP_BYTES = 512, 256
 
 
-def stream_items(plan, tokens=None):
+def stream_items(plan: Plan, tokens: int | None = None) -> list[Any]:
     """What the stream holds, in order, as :func:`rtl_templates.timing.predict` takes it."""
     spec, items = plan.spec, []
     tokens = plan.tokens if tokens is None else tokens
@@ -39,7 +40,7 @@ def stream_items(plan, tokens=None):
     return items
 
 
-def stream_beats(plan, items):
+def stream_beats(plan: Plan, items: Sequence[Any]) -> int:
     """Bus beats of the items."""
     return sum(1 + item.beats if isinstance(item, TablePacket) else
                1 if isinstance(item, LocalPacket) else plan.spec.tiles.beats(item[1]) for item in items)

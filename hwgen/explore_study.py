@@ -6,13 +6,19 @@ import os
 import socket
 import time
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import optuna
 import sqlalchemy
 
-from hwgen.design_points import Evaluation
+from compressor.bundle import Bundle
+from hwgen.design_points import DesignPoint, Evaluation, Evaluator
 from hwgen.plan import PlanError
+
+if TYPE_CHECKING:
+    from hwgen.design_search import ExploreRequest
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30
@@ -22,7 +28,7 @@ OPENINGS = 4
 """Attempts to open a study: when several workers make the tables of a new database, all but one fail."""
 
 
-def open_study(request, evaluator):
+def open_study(request: "ExploreRequest", evaluator: Evaluator) -> optuna.Study:
     """The study of a request, made if it is not there; PlanError as in ``search_designs``."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     of = {"device": evaluator.device.name, "tokens": evaluator.tokens,
@@ -39,7 +45,7 @@ def open_study(request, evaluator):
     return study
 
 
-def _masks_digest(bundle):
+def _masks_digest(bundle: Bundle) -> str:
     """Tells bundles apart whose accelerators cost different amounts though they keep as many weights."""
     digest = hashlib.sha256(bundle.pool.patterns.tobytes())
     for layer in bundle.layers.values():
@@ -47,9 +53,9 @@ def _masks_digest(bundle):
     return digest.hexdigest()[:16]
 
 
-def known_points(study):
+def known_points(study: optuna.Study) -> dict[DesignPoint, Evaluation]:
     """Points of every finished batch: dict of DesignPoint to Evaluation."""
-    known = {}
+    known: dict[DesignPoint, Evaluation] = {}
     for trial in study.get_trials(deepcopy=False):
         for values in trial.user_attrs.get("points", ()):
             one = Evaluation.from_dict(values)
@@ -57,7 +63,7 @@ def known_points(study):
     return known
 
 
-def add_batch(study, search):
+def add_batch(study: optuna.Study, search: Callable[[int], Iterable[Evaluation]]) -> int:
     """Make one batch a trial of the study.
 
     Not by ``study.optimize``, which would keep no points of an interrupted batch and whose thread for
@@ -98,7 +104,7 @@ def add_batch(study, search):
 
 
 @contextmanager
-def one_line(request):
+def one_line(request: "ExploreRequest") -> Iterator[None]:
     """Turn what a database's driver raises into one line."""
     try:
         yield
@@ -110,7 +116,7 @@ def one_line(request):
         raise PlanError(f"--storage {_shown(request)}: {line}{hint}") from error
 
 
-def _study(request):
+def _study(request: "ExploreRequest") -> optuna.Study:
     for attempt in range(OPENINGS):
         time.sleep(attempt / 2)
         try:
@@ -125,7 +131,7 @@ def _study(request):
 
 
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Without Optuna's warnings that heartbeats are experimental, and meant for ``study.optimize``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -133,7 +139,7 @@ def _quiet():
         yield
 
 
-def _shown(request):
+def _shown(request: "ExploreRequest") -> str:
     """The database's URL, without its password."""
     try:
         return sqlalchemy.make_url(request.storage).render_as_string()

@@ -95,7 +95,7 @@ class ModelSizes:
                                 "use fewer --tokens")
         self.columns = max(layer.inner for layer in self.layers) // SIZE
         self.accumulator_bits = self._accumulator_bits()
-        self._layer_plans: dict[int, tuple[LayerPlan, ...]] = {}
+        self.known_plans: dict[int, tuple[LayerPlan, ...]] = {}
 
     @cached_property
     def kept_weights(self) -> list[int]:
@@ -104,13 +104,13 @@ class ModelSizes:
 
     def layer_plans(self, units: int) -> tuple[LayerPlan, ...]:
         """Layer plans for R block units."""
-        if units not in self._layer_plans:
-            self._layer_plans[units] = tuple(
+        if units not in self.known_plans:
+            self.known_plans[units] = tuple(
                 LayerPlan(name=layer.name, role=layer.role, structure=layer.structure, rows=layer.rows,
                           inner=layer.inner, ksteps=tile_ksteps(layer, units, self.assignment.slots),
                           kept_weights=kept)
                 for layer, kept in zip(self.layers, self.kept_weights, strict=True))
-        return self._layer_plans[units]
+        return self.known_plans[units]
 
     def spec(self, units: int, lanes: int, tokens: int, device: Device | None, *,
              overlap: bool = True) -> AcceleratorSpec:

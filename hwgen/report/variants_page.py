@@ -1,6 +1,7 @@
 """The page of an exploration of several bundles, and the same as JSON."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from hwgen.report.charts import quality_plot, scatter
@@ -71,8 +72,8 @@ def variants_page(found: VariantFront, data: dict[str, Any]) -> ExplorePage:
         variants=_variants(data))
 
 
-def _variants(data):
-    def best(one, key):
+def _variants(data: Mapping[str, Any]) -> Table:
+    def best(one: Mapping[str, Any], key: str) -> tuple[str, str]:
         if one[key] is None:
             return "none fits", "none fits"
         return f"{one[key]['cycles']:,}", f"{one[key]['luts']:,}"

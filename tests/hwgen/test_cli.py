@@ -207,7 +207,7 @@ def test_doctor_says_what_a_missing_tool_disables(hwgen, monkeypatch):
     assert code == 0
     lines = {line.split()[0]: line for line in out.splitlines()}
     assert set(lines) == {"verilator", "g++", "make", "perl", "iverilog", "yosys", "nextpnr-ecp5",
-                          "pyslang", "vivado", "vitis_hls", "quartus_sh"}
+                          "psycopg", "datasets", "pyslang", "vivado", "vitis_hls", "quartus_sh"}
     assert "missing" not in lines["verilator"]
 
     def nothing(name):
