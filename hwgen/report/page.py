@@ -120,11 +120,15 @@ def make_page(data, bundle, timeline=None):
         origins=tuple((str(origin), text) for origin, text in MEANINGS.items()))
 
 
+def _counted(number, what):
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _subtitle(data):
     build, model = data["build"], data["model"]
     where = f"for {build['device']} ({build['part']})" if build["device"] else "for no device in particular"
     what = "whole encoder" if build["encoder_layers"] else "linear layers"
-    return (f"{model['architecture']}, {model['num_hidden_layers']} layers of {model['hidden_size']} "
+    return (f"{model['architecture']}, {_counted(model['num_hidden_layers'], 'layer')} of {model['hidden_size']} "
             f"channels, task {model['task']}: the {what} in integers on {build['multipliers']:,} "
             f"multipliers, {where}")
 
@@ -318,7 +322,7 @@ def _proof(proof):
 def _proof_text(proof):
     verdict = "All runs passed" if proof["passed"] else "NOT PROVEN"
     return (f"{verdict}: {proof['words']:,} output words compared with the golden model in "
-            f"{len(proof['runs'])} runs of the bench, {proof['mismatches']:,} mismatches.")
+            f"{_counted(len(proof['runs']), 'run')} of the bench, {proof['mismatches']:,} mismatches.")
 
 
 def _layers(layers):
