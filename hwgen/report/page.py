@@ -128,9 +128,9 @@ def _subtitle(data):
     build, model = data["build"], data["model"]
     where = f"for {build['device']} ({build['part']})" if build["device"] else "for no device in particular"
     what = "whole encoder" if build["encoder_layers"] else "linear layers"
-    return (f"{model['architecture']}, {_counted(model['num_hidden_layers'], 'layer')} of {model['hidden_size']} "
-            f"channels, task {model['task']}: the {what} in integers on {build['multipliers']:,} "
-            f"multipliers, {where}")
+    layers = _counted(model["num_hidden_layers"], "layer")
+    return (f"{model['architecture']}, {layers} of {model['hidden_size']} channels, task "
+            f"{model['task']}: the {what} in integers on {build['multipliers']:,} multipliers, {where}")
 
 
 def _tiles(data):
