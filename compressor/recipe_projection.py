@@ -46,8 +46,8 @@ def project_bundle(bundle: Bundle, recipe: Recipe) -> tuple[Bundle, float]:
     real = {name: bundle.folding(name).unfold(layer) for name, layer in bundle.layers.items()}
     targets = {path(name): torch.from_numpy(real[name][0]).float() for name, layer in bundle.layers.items()
                if layer.role in recipe.targets.roles}
-    for name, weight in targets.items():
-        _check_shape(recipe, name, weight)
+    for name, target in targets.items():
+        _check_shape(recipe, name, target)
     try:
         structure, _ = recipe_structure(recipe, targets)
     except PoolError as error:

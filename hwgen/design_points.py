@@ -142,7 +142,7 @@ class Evaluator:
         self.buses = tuple(bits for bits in BUS_BITS
                            if (64 if first.attention else 32) <= bits <= self.device.bus_bits)
         self.known_plans, self.widest_bus = first.known_plans, first.widest_bus
-        self._programs: dict[tuple[Any, ...], Any] = {}
+        self._programs: dict[tuple[Any, ...], Program] = {}
         self._timed: dict[tuple[Any, ...], tuple[int, int]] = {}
         self._known: dict[DesignPoint, Evaluation] = {}
         self.seconds = 0.0
@@ -205,7 +205,7 @@ class Evaluator:
             raise PlanError(f"a bus of {point.bus_bits} bits is too narrow, or R = {point.rows} and "
                             f"T = {point.lanes} allow no wider one; at least {self.buses[0]} are needed")
         plan, excess = self._plan(point)
-        common = {key: plan.modelled[key] for key in ("luts", "ffs", "dsps", "rams", "urams")}
+        common: dict[str, Any] = {key: plan.modelled[key] for key in ("luts", "ffs", "dsps", "rams", "urams")}
         if excess > 1:
             refused = refusal(plan.spec, self.device, self.tokens)
             assert refused is not None  # it counts as here

@@ -26,7 +26,8 @@ GELU_BYTES, EXP_BYTES = 512, 256
 
 def stream_items(plan: Plan, tokens: int | None = None) -> list[Any]:
     """What the stream holds, in order, as :func:`rtl_templates.timing.predict` takes it."""
-    spec, items = plan.spec, []
+    spec = plan.spec
+    items: list[Any] = []
     tokens = plan.tokens if tokens is None else tokens
     for attention in plan.attention:
         norm_bytes = (HEADER_RECORDS + plan.layers[0].inner) * RECORD_BITS // 8

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import sqlalchemy
@@ -83,14 +83,15 @@ def add_batch(study: optuna.Study, search: Callable[[int], Iterable[Evaluation]]
     with _quiet():
         optuna.storages.fail_stale_trials(study)
         trial = study.ask()
-    study._storage.record_heartbeat(trial._trial_id)
+    storage: Any = study._storage  # one that has heartbeats
+    storage.record_heartbeat(trial._trial_id)
     trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
     found, beat = [], time.monotonic()
     try:
         for one in search(trial.number):
             found.append(one)
             if time.monotonic() > beat + HEARTBEAT_SECONDS:
-                study._storage.record_heartbeat(trial._trial_id)
+                storage.record_heartbeat(trial._trial_id)
                 beat = time.monotonic()
     finally:
         # A worker that slept longer than the grace period finds its trial failed: it searches on, and finds
