@@ -140,6 +140,19 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(size, data, whole, tmp_
     assert_goes_on(data, tmp_path / "out", folder / "checkpoint-2", whole)
 
 
+def test_the_file_that_marks_a_whole_checkpoint_is_written_last(data, tmp_path, monkeypatch):
+    inner, seen = StageState.save, []
+
+    def save(self, folder):
+        seen.append({"model.safetensors", "optimizer.pt", "trainer_state.json"}
+                    <= {path.name for path in folder.iterdir()})
+        inner(self, folder)
+
+    monkeypatch.setattr(StageState, "save", save)
+    run_training(Recipe.from_dict(RECIPE), model_name="tiny", data=data, out=tmp_path / "out")
+    assert seen == [True] * 4
+
+
 def test_a_disk_that_fills_up_at_the_end_leaves_the_last_checkpoint(data, whole, tmp_path, monkeypatch):
     inner, out = CompressionTrainer.finalize, tmp_path / "out"
     with full_disk(20_000) as fill, monkeypatch.context() as patch:

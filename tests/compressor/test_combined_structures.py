@@ -9,6 +9,7 @@ from compressor.blocks import to_blocks
 from compressor.group_structures import Blocks, HeadsRows
 from compressor.model_dir import describe, load_model_dir, read_compression, write_model_dir
 from compressor.model_export import export_model
+from compressor.pools import build_pool
 from compressor.removed_units import RemovedUnits, row_group, shrink
 from compressor.stages import StageState
 from compressor.structures import NM, Pattern
@@ -115,6 +116,17 @@ def test_what_is_left_moves_together_once(heads, data, tmp_path):
                  out=tmp_path / "third")
     after = load_model_dir(tmp_path / "third")[0].base_model.encoder.layer[0].output.dense.weight
     assert (after != 0).any(dim=0).nonzero().flatten().tolist() == [*range(100), *range(101, 252)]
+
+
+def test_pools_are_built_from_the_blocks_that_are_left(blocks):
+    """The most frequent patterns would else be led by the one that blocks of zeros choose."""
+    model = load_model_dir(blocks)[0]
+    pool = {"build": "frequency", "size": 4, "balance": "none"}
+    recipe = recipe_of({"kind": "pattern"}, RETRAIN, pool=pool)
+    found = StageState(model, recipe, given_removed=True).planned_structure().pool
+    left = torch.cat([to_blocks(target.module.weight.detach()) for target in target_layers(model).values()])
+    left = left[left.any(dim=1)].numpy()
+    assert found == build_pool("frequency", left, size=4, keep=8, balance="none", seed=0)
 
 
 def test_missing_blocks_stay_together_when_neurons_are_taken_out(data):
