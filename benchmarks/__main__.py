@@ -1,6 +1,6 @@
 """All measurements, one after the other: ``python -m benchmarks``.
 
-About 25 minutes on two cores, and the synthesis of whole board plans at the end.
+About an hour and a half, most of it synthesis and placement.
 """
 
 import subprocess

@@ -15,6 +15,9 @@ _INSTANCE = re.compile(r"^  (\\\S+|\w+)( +(?:\\\S+|\w+) +\(\n)(.*?)(?=^  \);\n)"
 _PORT = re.compile(r"^    \.(\\\S+ |\w+)", re.MULTILINE)
 _NAME = re.compile(r"\\\S+|\w+")
 
+PART_CHARACTERS = 4_000_000
+"""Verilog text of a part of :meth:`Design.parts`: about 50,000 LUTs, with which Yosys stays below 4 GiB."""
+
 
 @dataclass(frozen=True)
 class Design:
@@ -58,6 +61,27 @@ class Design:
         visit(top)
         inside = {name for one in kept for name in self._parents_first(one)[1:]}
         return [name for name in dict.fromkeys(kept) if name not in inside]
+
+    def parts(self, top, limit=PART_CHARACTERS):
+        """Modules to synthesize each by itself, the top last: those repeated, and those that divide the rest.
+
+        A part is flattened as long as its text stays below ``limit`` characters; of one that does not, the
+        largest children become parts, until it does.
+        """
+        found = self.repeated(top)
+
+        def flattened_size(name):
+            below = Counter({child: number * flattened_size(child) for child, number in
+                             self.children[name].items() if child not in found})
+            size = self.sizes[name] + below.total()
+            for child, characters in below.most_common():
+                if size > limit:
+                    found.append(child)
+                    size -= characters
+            return size
+        if top in self.children:
+            flattened_size(top)
+        return [*found, top]
 
     def _parents_first(self, top):
         order, seen = [], set()

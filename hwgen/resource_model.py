@@ -27,13 +27,11 @@ class LogicCosts:
 
     Parameters
     ----------
-    unit_luts, unit_ffs : dict of Accumulation to float
-        LUTs and flip-flops a multiplier of a row-balanced block unit: multiplexer, product, sum.
-        ``PAIRED`` is there only for a family with the DSP48E2.
+    array_luts, array_ffs : dict of Accumulation to float
+        LUTs and flip-flops a multiplier of a row-balanced array: multiplexer, product, sum, the registers
+        that hold results, their drain. ``PAIRED`` is there only for a family with the DSP48E2.
     routed_ffs : float
         Flip-flops a multiplier on top of that, if the pool is not row-balanced.
-    drain_luts, drain_ffs : float
-        Holding registers and the multiplexer of their rows, a multiplier.
     decoder_luts : float
         Pattern decoder, a block unit.
     lane_luts, lane_ffs, lane_dsps : float
@@ -41,34 +39,33 @@ class LogicCosts:
     fixed_luts, fixed_ffs : int
         Registers, sequencer and controllers.
     bit_luts, bit_ffs : float
-        Buffers of the bus interfaces and of activation words, a bit of bus and of word.
+        Bus interfaces and loaders, a bit of bus, activation word, weight word and index record.
     """
 
-    unit_luts: dict
-    unit_ffs: dict
+    array_luts: dict
+    array_ffs: dict
     routed_ffs: float
-    drain_luts: float = 4.4
-    drain_ffs: float = 18.5
     decoder_luts: float = 18
-    lane_luts: float = 190
-    lane_ffs: float = 182
+    lane_luts: float = 195
+    lane_ffs: float = 190
     lane_dsps: float = 2
-    fixed_luts: int = 2300
-    fixed_ffs: int = 3000
-    bit_luts: float = 4
-    bit_ffs: float = 5
+    fixed_luts: int = 2500
+    fixed_ffs: int = 3700
+    bit_luts: float = 3
+    bit_ffs: float = 3.5
 
 
 TREE, DSP, PAIRED = Accumulation
 LOGIC_COSTS = {
-    # Yosys 0.70: units with 8 lanes, drain with 4 units and 8 lanes, 28-bit sums; the fixed part is what
-    # remains of a whole accelerator of 72 multipliers.
-    "xcup": LogicCosts(unit_luts={TREE: 30.8, DSP: 30.8, PAIRED: 11.7},
-                       unit_ffs={TREE: 48.8, DSP: 48.8, PAIRED: 4.5}, routed_ffs=48),
-    "xc7": LogicCosts(unit_luts={TREE: 22.3, DSP: 8.3}, unit_ffs={TREE: 14.3, DSP: 0.3}, routed_ffs=20),
+    # Yosys 0.70, benchmarks/array_resources.py: 4 units, 8 lanes, 28-bit sums; the fixed part and the bits
+    # are what remains of two whole accelerators, of 128 and of 2,048 multipliers.
+    "xcup": LogicCosts(array_luts={TREE: 34.9, DSP: 45.7, PAIRED: 16.4},
+                       array_ffs={TREE: 84.4, DSP: 93.0, PAIRED: 24.9}, routed_ffs=48),
+    "xc7": LogicCosts(array_luts={TREE: 34.9, DSP: 17.7}, array_ffs={TREE: 42.4, DSP: 39.0}, routed_ffs=20,
+                      lane_luts=167, lane_ffs=64),
     # Estimated: 4-input LUTs, and 18-bit multipliers without accumulators.
-    "ecp5": LogicCosts(unit_luts={TREE: 45, DSP: 45}, unit_ffs={TREE: 49, DSP: 49}, routed_ffs=48,
-                       drain_luts=9, decoder_luts=40, lane_luts=380, fixed_luts=4500, bit_luts=6),
+    "ecp5": LogicCosts(array_luts={TREE: 54, DSP: 54}, array_ffs={TREE: 84, DSP: 84}, routed_ffs=48,
+                       decoder_luts=40, lane_luts=380, fixed_luts=4500, bit_luts=6),
 }
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +99,18 @@ def _polynomial(terms, lanes, bus_bits):
 
 
 ENCODER_COSTS = {
-    # Yosys 0.70, family xcup: benchmarks/encoder_resources.py. LayerNorm with 2 channels per cycle. Keys and
-    # both kinds of softmax are fitted to one size, R = 4, T = 8.
-    "keys": UnitCosts(lut_terms=(200, 0, 0, 5.4), ff_terms=(75, 0, 0, 9)),
-    "softmax": UnitCosts(lut_terms=(0, 468, 0, 0), ff_terms=(0, 402, 0, 0)),
-    "pruned softmax": UnitCosts(lut_terms=(200, 780, 0, 0), ff_terms=(400, 622, 0, 0)),
-    "transposer": UnitCosts(lut_terms=(172, 33, 8, 0), ff_terms=(120, 70, 8, 0)),
-    "norm": UnitCosts(lut_terms=(800, 868, 0, 0), ff_terms=(1150, 1253, 0, 0), dsp_lane=6, dsp_fixed=4),
-    "gelu": UnitCosts(lut_terms=(0, 8, 0, 0), ff_terms=(10, 16, 0, 0)),
+    # Yosys 0.70, family xcup: docs/encoder_resources.md. LayerNorm with 2 channels per cycle.
+    "keys": UnitCosts(lut_terms=(160, 0, 0, 5.4), ff_terms=(0, 0, 0, 9.3)),
+    "softmax": UnitCosts(lut_terms=(0, 450, 0, 0), ff_terms=(0, 438, 0, 0)),
+    "pruned softmax": UnitCosts(lut_terms=(400, 743, 0, 0), ff_terms=(275, 750, 0, 0)),
+    "transposer": UnitCosts(lut_terms=(206, 34, 8, 0), ff_terms=(235, 64, 8, 0)),
+    "norm": UnitCosts(lut_terms=(945, 970, 0, 0), ff_terms=(1403, 1473, 0, 0), dsp_lane=6, dsp_fixed=5),
+    "gelu": UnitCosts(lut_terms=(2, 8, 0, 0), ff_terms=(5, 32, 0, 0)),
 }
 
-FAMILY_SHARES = {"xcup": (1.0, 1.0), "xc7": (0.75, 0.57), "ecp5": (2.0, 1.0)}
+FAMILY_SHARES = {"xcup": (1.0, 1.0), "xc7": (0.88, 0.66), "ecp5": (1.45, 1.0)}
 """LUTs and flip-flops of the encoder's units as shares of :data:`ENCODER_COSTS`. On xc7 Yosys packs
-registers and sums into the DSPs: fitted to a whole accelerator with 8 lanes. Estimated for ecp5."""
+registers and sums into the DSPs; fitted to whole accelerators, of 8 lanes on xc7, of 4 on ecp5."""
 
 RAM_OF_FAMILY = {"xcup": BRAM36, "xc7": BRAM36, "ecp5": EBR18}
 
@@ -207,15 +203,15 @@ def modelled_resources(spec: AcceleratorSpec, family: str = "xcup", urams: int =
         If lanes are paired and the family has no DSP48E2.
     """
     costs, kind, array = LOGIC_COSTS[family], RAM_OF_FAMILY[family], spec.array
-    if array.accumulation not in costs.unit_luts:
+    if array.accumulation not in costs.array_luts:
         raise ValueError(f"family {family} has no DSP48E2 for paired lanes; use another accumulation")
-    multipliers, bits = array.multipliers, spec.bus_bits + array.word_bits
-    luts = ((costs.unit_luts[array.accumulation] + costs.drain_luts) * multipliers
+    multipliers, tiles = array.multipliers, spec.tiles
+    bits = spec.bus_bits + array.word_bits + tiles.weight_bits + tiles.record_bits
+    luts = (costs.array_luts[array.accumulation] * multipliers
             + (routing_luts(array.assignment) - _saved_mux_luts(array)) * array.units * array.lanes
             + costs.decoder_luts * array.units + costs.lane_luts * array.lanes
             + costs.fixed_luts + costs.bit_luts * bits)
-    ffs = ((costs.unit_ffs[array.accumulation] + costs.drain_ffs
-            + costs.routed_ffs * array.assignment.is_routed) * multipliers
+    ffs = ((costs.array_ffs[array.accumulation] + costs.routed_ffs * array.assignment.is_routed) * multipliers
            + costs.lane_ffs * array.lanes + costs.fixed_ffs + costs.bit_ffs * bits)
     dsps = multipliers // (2 if array.accumulation is PAIRED else 1) + costs.lane_dsps * array.lanes
     if spec.encoder:

@@ -5,7 +5,8 @@ Yosys places nothing and knows no LUT packing, so the number of *LUT sites* is o
 the DSPs of family xc7, but on xcup only the bare multiplier; instantiated DSP48E2 stay as they are.
 
 Modules that a large design repeats, the units of an array, are synthesized once and counted as often as
-they are there; everything else is flattened, so that Yosys optimizes across its modules.
+they are there; everything else is flattened, so that Yosys optimizes across its modules. Only what is too
+large for one run of Yosys is divided further (:meth:`hwgen.equal_modules.Design.parts`).
 """
 
 import json
@@ -19,7 +20,7 @@ from typing import Self
 
 from compressor.text_file import StrPath
 from hwgen.equal_modules import merge_equal_modules
-from hwgen.toolchain import ToolError, run_tool
+from hwgen.toolchain import run_tool
 
 FAMILIES = ("xcup", "xc7")
 """UltraScale+ (DSP48E2) and 7 series (DSP48E1)."""
@@ -109,34 +110,30 @@ def synthesize(verilog_files: Iterable[StrPath], top: str, family: str, *, use_d
     if family not in FAMILIES:
         raise ValueError(f"family must be {' or '.join(FAMILIES)}, not {family!r}")
     design = merge_equal_modules("".join(Path(file).read_text() for file in verilog_files))
-    repeated = design.repeated(top)
     options = ("" if use_dsp else " -nodsp") + (" -uram" if use_uram else "")
-    keep = f"setattr -mod -set keep_hierarchy 1 {' '.join(repeated)}; " if repeated else ""
-    # Purged first: Amaranth's names of struct members, like "word[0]", clash with those that Yosys'
-    # technology mapper gives to the bits of a port.
-    script = (f"{READ_PRIMITIVES}; read_verilog source.v; hierarchy -check -top {top}; {keep}"
-              f"proc; flatten; opt_clean -purge; synth_xilinx -family {family} -top {top} -flatten "
-              f"-noiopad -noclkbuf{options}; write_json netlist.json")
+    modules: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "source.v").write_text(_INITIAL_ZEROS.sub("", design.text))
-        run_tool("yosys", ["-q", "-p", script], cwd=directory)
-        netlist = json.loads((Path(directory) / "netlist.json").read_text())
-    return count_design(netlist["modules"], top)
+        for part in design.parts(top):
+            others = " ".join(f"\\{name}" for name in modules)
+            # Purged first: Amaranth's names of struct members, like "word[0]", clash with those that Yosys'
+            # technology mapper gives to the bits of a port.
+            script = (f"{READ_PRIMITIVES}; read_verilog source.v; {f'blackbox {others}; ' if others else ''}"
+                      f"hierarchy -check -top {part}; proc; flatten; opt_clean -purge; "
+                      f"synth_xilinx -family {family} -top {part} -flatten -noiopad -noclkbuf{options}; "
+                      f"write_json netlist.json")
+            run_tool("yosys", ["-q", "-p", script], cwd=directory)
+            netlist = json.loads((Path(directory) / "netlist.json").read_text())
+            name = part.removeprefix("\\")
+            modules[name] = netlist["modules"][name]
+    return count_design(modules, top)
 
 
 def count_design(modules, top):
-    """Resources of a Yosys JSON netlist's ``top`` with all that it instantiates.
-
-    Raises
-    ------
-    ToolError
-        If there is no such module.
-    """
-    if top not in modules:
-        raise ToolError(f"yosys wrote no module {top!r}")
+    """Resources of ``top`` with all parts below it; ``modules``: the module of each in Yosys' JSON."""
     total = count_resources(modules[top])
     for kind, copies in Counter(cell["type"] for cell in modules[top]["cells"].values()).items():
-        if kind in modules and "blackbox" not in modules[kind].get("attributes", {}):
+        if kind in modules:
             total += count_design(modules, kind) * copies
     return total
 

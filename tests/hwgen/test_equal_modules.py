@@ -1,10 +1,11 @@
 """Equal modules are merged, others are not, and what is counted once is counted as often as it is there."""
 
+import functools
 import re
 
 import pytest
 
-from hwgen.equal_modules import merge_equal_modules
+from hwgen.equal_modules import Design, merge_equal_modules
 from hwgen.synthesis import synthesize
 
 UNIT = """
@@ -86,3 +87,20 @@ def test_repeated_units_count_as_often_as_they_are_there(tmp_path):
     found = synthesize([tmp_path / "top.v"], "top", "xcup")
     assert found.ff == 40
     assert 40 <= found.lut_sites <= 48
+
+
+def test_a_design_that_is_too_large_is_divided(tmp_path, monkeypatch):
+    """Two units that differ, each with an adder: children before parents, nothing lost or counted twice."""
+    text = design(["00", "55"])
+    whole = merge_equal_modules(text)
+    assert whole.parts("top") == ["top"]
+    below = sum(whole.sizes.values()) - whole.sizes["top"]
+    assert whole.parts("top", whole.sizes["top"] + below // 2) == ["\\top.unit0", "top"]
+    assert whole.parts("top", 1) == ["\\top.unit0.adder", "\\top.unit1.adder", "\\top.unit0", "\\top.unit1",
+                                     "top"]
+    (tmp_path / "top.v").write_text(text)
+    flat = synthesize([tmp_path / "top.v"], "top", "xcup")
+    monkeypatch.setattr(Design, "parts", functools.partialmethod(Design.parts, limit=1))
+    divided = synthesize([tmp_path / "top.v"], "top", "xcup")
+    assert divided.ff == flat.ff == 16
+    assert flat.lut_sites <= divided.lut_sites <= 24  # borders keep LUTs apart: at most sum and xor of 8 bits
