@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from rtl_templates.pair_format import SUM_BITS
 from rtl_templates.slot_assignment import SIZE, SlotAssignment
@@ -231,7 +232,7 @@ class AcceleratorSpec:
             raise ValueError(f"an encoder needs a bus of at least 64 bits, not {self.bus_bits}")
         _ = self.tiles
 
-    @property
+    @cached_property
     def tiles(self):
         """Layout of the weight stream."""
         return TileFormat(units=self.array.units, multipliers=self.array.assignment.multipliers,

@@ -12,7 +12,8 @@ KEYS, SOFTMAX, TRANSPOSE and NORM are dispatched once all four of these units ar
 from rtl_templates.encoder_units import EncoderUnitSpecs
 from rtl_templates.program_format import Flag, Opcode, Unit
 
-ENCODER_UNITS = Unit.KEYS | Unit.SOFTMAX | Unit.TRANSPOSE | Unit.NORM
+ENCODER_UNITS = int(Unit.KEYS | Unit.SOFTMAX | Unit.TRANSPOSE | Unit.NORM)
+"""A wait mask as a plain integer: arithmetic of enum members is slow, and explorations do much of it."""
 
 TO_IDLE = 1
 """Cycles from a unit's last one to its being idle."""
@@ -69,13 +70,14 @@ class UnitTimes:
             if unit & wait:
                 source = self.sources.pop(unit)
                 if source.idle_at is None:
-                    raise ValueError(f"a descriptor waits for {unit.name} before a product took its tiles")
+                    raise ValueError(f"a descriptor waits for {Unit(unit).name} before a product took its "
+                                     "tiles")
                 self.idle_at[unit] = source.idle_at
         return max((time for unit, time in self.idle_at.items() if unit & wait), default=0)
 
     def start(self, descriptor, time, length):
         """Begin a descriptor's work in cycle ``time``."""
-        opcode, unit = descriptor.opcode, Unit[descriptor.opcode.name]
+        opcode, unit = descriptor.opcode, int(Unit[descriptor.opcode.name])
         if opcode in (Opcode.KEYS, Opcode.SOFTMAX):
             self.sources[unit] = self._tiles(descriptor, time, length)
             self.queue.append(self.sources[unit])

@@ -21,6 +21,7 @@ Two other packets begin with a header beat of their own marker:
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -89,7 +90,7 @@ class TileFormat:
         """Weights of a K-step, in bits."""
         return self.units * self.multipliers * 8
 
-    @property
+    @cached_property
     def record_bits(self):
         """An index record: a power of two, or whole beats."""
         fields = self.column_bits + self.has_dense_bit + self.units * self.control_bits

@@ -278,6 +278,9 @@ class _Tiles:
         return max(self.before_last, self.drained[0]) + self.timing.release_to_load
 
 
+LOAD, ARRAY, STORE = (int(unit) for unit in (Unit.LOAD, Unit.ARRAY, Unit.STORE))
+
+
 def predict(spec, descriptors, tiles, memory=None, lengths=(0,)):
     """Exact cycles of a program under the nominal memory; see the recursion above.
 
@@ -326,12 +329,11 @@ def predict(spec, descriptors, tiles, memory=None, lengths=(0,)):
     load = store = 0
     dispatches = []
     for length, descriptor in itertools.product(lengths, descriptors):
-        opcode = descriptor.opcode
-        idle = max(load_idle * bool(descriptor.wait & Unit.LOAD),
-                   array.idle_at * bool(descriptor.wait & Unit.ARRAY),
-                   store_idle * bool(descriptor.wait & Unit.STORE))
-        if descriptor.wait & ENCODER_UNITS:
-            idle = max(idle, units.idle(descriptor.wait))
+        opcode, wait = descriptor.opcode, int(descriptor.wait)
+        idle = max(load_idle * bool(wait & LOAD), array.idle_at * bool(wait & ARRAY),
+                   store_idle * bool(wait & STORE))
+        if wait & ENCODER_UNITS:
+            idle = max(idle, units.idle(wait))
         if opcode is Opcode.END:
             idle = max(load_idle, array.idle_at, store_idle, units.idle())
         elif opcode in ENCODER_OPCODES:
