@@ -89,16 +89,19 @@ def test_repeated_units_count_as_often_as_they_are_there(tmp_path):
     assert 40 <= found.lut_sites <= 48
 
 
-def test_a_design_that_is_too_large_is_divided(tmp_path, monkeypatch):
-    """Two units that differ, each with an adder: children before parents, nothing lost or counted twice."""
-    text = design(["00", "55"])
-    whole = merge_equal_modules(text)
+def test_a_design_that_is_too_large_is_divided():
+    """Two units that differ, each with an adder: children before parents."""
+    whole = merge_equal_modules(design(["00", "55"]))
     assert whole.parts("top") == ["top"]
     below = sum(whole.sizes.values()) - whole.sizes["top"]
     assert whole.parts("top", whole.sizes["top"] + below // 2) == ["\\top.unit0", "top"]
     assert whole.parts("top", 1) == ["\\top.unit0.adder", "\\top.unit1.adder", "\\top.unit0", "\\top.unit1",
                                      "top"]
-    (tmp_path / "top.v").write_text(text)
+
+
+@pytest.mark.nightly
+def test_parts_lose_nothing_and_count_once(tmp_path, monkeypatch):
+    (tmp_path / "top.v").write_text(design(["00", "55"]))
     flat = synthesize([tmp_path / "top.v"], "top", "xcup")
     monkeypatch.setattr(Design, "parts", functools.partialmethod(Design.parts, limit=1))
     divided = synthesize([tmp_path / "top.v"], "top", "xcup")
