@@ -4,13 +4,14 @@ Prints processor time, which other programs hardly disturb. Run: ``python -m ben
 """
 
 import argparse
+import copy
 import time
 
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from compressor.encoder_quantization import calibrate_encoder
-from compressor.quantized_model import compute_in_float, train_in_integers
+from compressor.quantized_model import train_in_integers
 
 SENTENCES, TOKENS, VOCABULARY = 32, 32, 30522
 
@@ -23,17 +24,19 @@ def make_model():
         intermediate_size=1536, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
 
 
-def step_time(model, batch, repeats):
-    """Least processor time of a training step, in seconds."""
-    optimizer, times = torch.optim.AdamW(model.parameters(), lr=1e-5), []
-    for _ in range(repeats):
+def make_step(model, batch):
+    """A function that runs one training step and returns its processor time in seconds."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def step():
         start = time.process_time()
         loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        times.append(time.process_time() - start)
-    return min(times)
+        return time.process_time() - start
+
+    return step
 
 
 def main():
@@ -42,15 +45,16 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = make_model()
+    in_float = make_model()
     lengths = torch.randint(8, TOKENS + 1, (SENTENCES, 1))
     batch = {"input_ids": torch.randint(1000, VOCABULARY, (SENTENCES, TOKENS)),
              "attention_mask": (torch.arange(TOKENS) < lengths).long(),
              "labels": torch.randint(0, 2, (SENTENCES,))}
-    float_time = step_time(model, batch, options.repeats)
-    train_in_integers(model, calibrate_encoder(model, [batch]))
-    integer_time = step_time(model, batch, options.repeats)
-    compute_in_float(model)
+    in_integers = copy.deepcopy(in_float)
+    train_in_integers(in_integers, calibrate_encoder(in_integers, [batch]))
+    steps = make_step(in_float, batch), make_step(in_integers, batch)
+    times = [[step() for step in steps] for _ in range(options.repeats)]  # in turn: both see the same load
+    float_time, integer_time = map(min, zip(*times, strict=True))
     print(f"processor time of a step, {options.threads} threads: {float_time:.2f} s in float, "
           f"{integer_time:.2f} s in integers, ratio {integer_time / float_time:.2f}")
 
