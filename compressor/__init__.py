@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from compressor.comparison import compare_runs
     from compressor.model_dir import ModelDirError
     from compressor.recipes import Recipe, RecipeError
-    from compressor.run_guards import TrainingError
+    from compressor.run_guards import OutputError, TrainingError
     from compressor.task_files import TaskError
     from compressor.tasks import TaskData, load_task
-    from compressor.training_run import OutputError, RunResult
+    from compressor.training_run import RunResult
 
 __all__ = [
     "Bundle",
@@ -58,8 +58,8 @@ __getattr__, __dir__ = lazy_names(__name__, {
     "compare_runs": "compressor.comparison",
     "ModelDirError": "compressor.model_dir",
     **dict.fromkeys(("Recipe", "RecipeError"), "compressor.recipes"),
-    "TrainingError": "compressor.run_guards",
+    **dict.fromkeys(("OutputError", "TrainingError"), "compressor.run_guards"),
     "TaskError": "compressor.task_files",
     **dict.fromkeys(("TaskData", "load_task"), "compressor.tasks"),
-    **dict.fromkeys(("OutputError", "RunResult"), "compressor.training_run"),
+    "RunResult": "compressor.training_run",
 })

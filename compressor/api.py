@@ -16,7 +16,8 @@ from compressor.sensitivity import run_sensitivity
 from compressor.tasks import TaskData, load_task
 from compressor.text_data import load_text
 from compressor.text_file import StrPath
-from compressor.training_run import RunResult, plan_training, run_training
+from compressor.training_plan import plan_training
+from compressor.training_run import RunResult, run_training
 
 RecipeLike = Recipe | Mapping[str, Any] | StrPath
 """A recipe, its plain values, the name of a preset, or the path of a YAML file."""
@@ -70,7 +71,7 @@ def plan_compression(recipe: RecipeLike, *, model: StrPath, task: str | TaskData
     Returns
     -------
     dict
-        See :func:`compressor.training_run.plan_training`.
+        See :func:`compressor.training_plan.plan_training`.
     """
     checked = as_recipe(recipe)
     rows = _rows(checked, task, data, train_rows, validation_rows)

@@ -18,6 +18,10 @@ class TrainingError(ValueError):
     """A run that cannot go on; the message is one line."""
 
 
+class OutputError(ValueError):
+    """An output directory, or a model, that cannot be used; the message is one line."""
+
+
 def check_finite(what, value, *, step, stage, checkpoints):
     """TrainingError if a number of a step is NaN or infinite, before its gradients reach the weights.
 

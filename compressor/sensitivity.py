@@ -16,9 +16,9 @@ from compressor.recipes import Recipe, RecipeError
 from compressor.sampling import LengthGroupedSampler
 from compressor.spans import EncodedSpans
 from compressor.stages import StageState
+from compressor.starting_model import load_model
 from compressor.tasks import TaskData
 from compressor.text_file import StrPath, write_text
-from compressor.training_run import load_model
 
 BATCH = 64
 

@@ -21,7 +21,8 @@ from compressor.stages import StageState
 from compressor.structures import Dense, Pattern
 from compressor.tasks import TaskData, load_task
 from compressor.tiny_model import build_tiny_model
-from compressor.training_run import plan_training, run_training
+from compressor.training_plan import plan_training
+from compressor.training_run import run_training
 from tests.compressor.test_methods import RETRAIN, assert_resumes_exactly, recipe_of
 
 TABLE = {"format": "hwgen-costs", "schema_version": 1, "units": 2, "token_groups": 3,

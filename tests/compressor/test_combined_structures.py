@@ -16,7 +16,8 @@ from compressor.structures import NM, Pattern
 from compressor.targets import target_layers
 from compressor.tasks import load_task
 from compressor.tiny_model import build_tiny_model
-from compressor.training_run import plan_training, run_training
+from compressor.training_plan import plan_training
+from compressor.training_run import run_training
 from tests.compressor.test_methods import RETRAIN, recipe_of
 from tests.compressor.test_mlpruning import remove_some
 

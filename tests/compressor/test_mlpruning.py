@@ -23,7 +23,8 @@ from compressor.removed_units import compact, find_units, shrink
 from compressor.targets import target_layers
 from compressor.tasks import load_task
 from compressor.tiny_model import build_tiny_model
-from compressor.training_run import plan_training, run_training
+from compressor.training_plan import plan_training
+from compressor.training_run import run_training
 from tests.compressor.test_export import OTHERS
 from tests.compressor.test_methods import RETRAIN, assert_resumes_exactly, recipe_of
 from tests.compressor.test_trainer import trainer_of

@@ -35,12 +35,13 @@ from compressor.recipes import Recipe
 from compressor.stage_callback import latest_checkpoint
 from compressor.stage_checkpoint import STATE_FILE, CheckpointError
 from compressor.stages import StageState
+from compressor.starting_model import load_model
 from compressor.structures import Dense, Pattern
 from compressor.targets import target_layers
 from compressor.tasks import compute_metrics, load_task
 from compressor.tiny_model import build_tiny_model
 from compressor.trainer import CompressionTrainer, training_arguments
-from compressor.training_run import load_model, run_training
+from compressor.training_run import run_training
 
 
 @pytest.fixture(scope="module")
