@@ -144,9 +144,18 @@ class SrSteStage(_Stage):
 
 
 class RetrainStage(_Stage):
-    """Projects the weights at its start and trains what is left; the masks never change again."""
+    """Projects the weights at its start and trains what is left; the masks never change again.
+
+    Parameters
+    ----------
+    fit_rows : int, optional
+        Instead of the nearest weights, masks, weights and biases are those that come nearest to the dense
+        encoder's outputs on so many training rows, from the first: see :mod:`compressor.encoder_fit`. Only
+        in the first stage that prunes.
+    """
 
     method: Literal["retrain"]
+    fit_rows: int | None = Field(None, ge=1)
 
 
 class QuantizeStage(_Stage):

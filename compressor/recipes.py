@@ -117,6 +117,11 @@ class Recipe(Section):
         if lasso and kind not in ("blocks", "rows_columns"):
             raise ValueError("a stage group_lasso needs structure: {kind: blocks} or {kind: rows_columns}, "
                              f"not {kind}")
+        fitted = [stage for stage in self.stages if stage.method == "retrain" and stage.fit_rows]
+        if fitted and (kind == "model" or fitted != [stage for stage in self.stages
+                                                     if stage.method not in ("dense", "quantize")][:1]):
+            raise ValueError("fit_rows chooses what is kept: it belongs in a stage retrain that prunes a "
+                             "dense model, with no stage but dense before it")
         if self.budget and (learned or kind in ("unstructured", "model") or not self.prunes):
             raise ValueError("a budget chooses what a projection keeps: it needs structure pattern, nm, "
                              "blocks or rows_columns and a stage that projects (admm, group_lasso, sr_ste, "

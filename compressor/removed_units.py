@@ -138,12 +138,15 @@ class RemovedUnits:
                                "blocks": to_blocks(nonzero).any(dim=1).reshape(block_grid(nonzero.shape)),
                                "biases": rows | (linear.bias.detach() != 0)}
 
+    def weight_mask(self, name):
+        """Where the weights of a layer may be: bool tensor, shape (rows, K)."""
+        kept = self.kept[name]
+        return spread(kept["blocks"], (BLOCK, BLOCK)) & kept["rows"][:, None] & kept["columns"]
+
     def _masks(self):
         for name, linear in self.linears.items():
-            kept = self.kept[name]
-            blocks = spread(kept["blocks"], (BLOCK, BLOCK))
-            yield linear.weight, blocks & kept["rows"][:, None] & kept["columns"]
-            yield linear.bias, kept["biases"]
+            yield linear.weight, self.weight_mask(name)
+            yield linear.bias, self.kept[name]["biases"]
 
     @torch.no_grad()
     def apply(self):

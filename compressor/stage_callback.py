@@ -28,7 +28,7 @@ class StageCallback(TrainerCallback):
         if stage.method != "dense":
             trainer.keep_teacher()
         logs = trainer.stages.enter(stage, trainer.optimizer)
-        logs |= trainer.stages.begin_maps(stage, trainer.first_batches)
+        logs |= trainer.stages.begin_maps(stage)
         if logs:
             trainer.log(logs)
         if stage.method == "quantize":

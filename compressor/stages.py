@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 import torch
 
+from compressor.activation_norms import input_norms
 from compressor.admm import AdmmState
 from compressor.attention_maps import set_map_pruning
+from compressor.encoder_fit import fit_encoder
 from compressor.gradual import GradualPruning
 from compressor.group_lasso import GroupLasso
 from compressor.group_structures import HeadsRows, structure_of
@@ -23,6 +25,9 @@ from compressor.stage_checkpoint import load_state, save_state
 from compressor.structures import Dense
 from compressor.targets import target_layers
 from compressor.weight_grid import IntegerGrid
+
+NORM_ROWS = 256
+"""Training rows on which the inputs of error-aware projections are measured."""
 
 
 class StageState:
@@ -38,9 +43,9 @@ class StageState:
         How its attention maps are pruned; kept unless the recipe has ``attention_maps`` of its own.
     given_removed : bool
         Whether heads, rows or blocks have been removed from it; they stay away.
-    measure_norms : function of nothing, optional
-        Returns the input norms of the layers, see :func:`compressor.activation_norms.input_norms`;
-        called once, if the recipe's projections are error-aware.
+    first_batches : function of a number of rows, optional
+        Returns the model inputs of so many training rows, from the first; called where a recipe's
+        projections are error-aware, attention maps are pruned, or layers are fitted.
 
     Attributes
     ----------
@@ -69,11 +74,11 @@ class StageState:
     """
 
     def __init__(self, model, recipe, *, given=None, given_maps=None, given_removed=False,
-                 measure_norms=None):
+                 first_batches=None):
         self.recipe = recipe
         self.model = model
         self.given = given
-        self.measure_norms = measure_norms
+        self.first_batches = first_batches
         self.targets = target_layers(model, recipe.targets.roles)
         self.weights = {name: target.module.weight for name, target in self.targets.items()}
         self.structure = Dense()
@@ -117,7 +122,7 @@ class StageState:
             return {}
         if not self.is_pruning:
             if self.recipe.structure.score == "activation":
-                self.norms = self.measure_norms()
+                self.norms = input_norms(self.model, self.targets, self.first_batches(NORM_ROWS))
             self.structure = self.planned_structure()
             if self.budget_report is not None:
                 logs = {f"budget_{key}": value for key, value in self.budget_report.items() if key != "unit"}
@@ -141,6 +146,8 @@ class StageState:
         if stage.method == "learned_topk":
             self.enter_topk(stage)
             return {}
+        if stage.method == "retrain" and stage.fit_rows:
+            return self.fit(stage.fit_rows, optimizer)
         return self.freeze(optimizer)
 
     def enter_topk(self, stage):
@@ -152,16 +159,14 @@ class StageState:
             groups = block_groups(self.targets, self.structure.unit)
         self.topk = LearnedTopK(self.targets, groups, stage)
 
-    def begin_maps(self, stage, batches):
-        """Prune attention maps if a stage wants it and they are not; returns what is worth logging.
-
-        ``batches``: function of a number of training rows that gives their model inputs.
-        """
+    def begin_maps(self, stage):
+        """Prune attention maps if a stage wants it and they are not; returns what is worth logging."""
         if self.map_pruning is not None or not self.recipe.prunes_maps_in(stage):
             return {}
         maps = self.recipe.attention_maps
-        self.map_pruning, kept = prune_maps(self.model, batches(maps.rows), size=maps.size, power=maps.power,
-                                            weight_pool=getattr(self.structure, "pool", None))
+        self.map_pruning, kept = prune_maps(
+            self.model, self.first_batches(maps.rows), size=maps.size, power=maps.power,
+            weight_pool=getattr(self.structure, "pool", None))
         return {"map_patterns": len(self.map_pruning.patterns), "map_retained_weights": kept}
 
     def _enter_admm(self, stage):
@@ -185,6 +190,17 @@ class StageState:
         if optimizer is not None:
             self.masks.clear_moments(optimizer)
         return {"frozen_retained_energy": retained}
+
+    def fit(self, rows, optimizer=None):
+        """Prune dense weights for good, to what the encoder puts out on training rows."""
+        masks, error = fit_encoder(self.model, self.targets, self.structure, self.first_batches(rows),
+                                   allowed=self.removed and self.removed.weight_mask)
+        self.masks = FixedMasks(self.weights, masks)
+        if self.removed is not None:
+            self.removed.apply()
+        if optimizer is not None:
+            self.masks.clear_moments(optimizer)
+        return {"fit_hidden_error": error}
 
     def planned_structure(self):
         """The structure that pruning will ask for; a pool built from today's weights has its final size."""

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from compressor.activation_norms import input_norms
 from compressor.admm import rate_budget_warning
 from compressor.distilling_trainer import DistillingTrainer
 from compressor.encoder_quantization import calibrate_encoder
@@ -21,9 +20,6 @@ from compressor.stages import StageState
 
 INTERVALS_WANTED = 10
 """ADMM intervals below which accuracy suffers (S1, section 4.3)."""
-
-NORM_ROWS = 256
-"""Training rows on which the inputs of error-aware projections are measured."""
 
 
 def training_arguments(recipe, output_dir, **changes):
@@ -93,7 +89,7 @@ class CompressionTrainer(DistillingTrainer):
         super().__init__(model=model, args=args, distillation=recipe.distillation, **kwargs)
         self.recipe = recipe
         self.stages = StageState(self.model, recipe, given=given, given_maps=given_maps,
-                                 given_removed=given_removed, measure_norms=self._measure_norms)
+                                 given_removed=given_removed, first_batches=self.first_batches)
         self.steps_per_epoch = math.ceil(len(self.get_train_dataloader())
                                          / args.gradient_accumulation_steps)
         self.schedule = Schedule.of(recipe, steps_per_epoch=self.steps_per_epoch)
@@ -130,9 +126,6 @@ class CompressionTrainer(DistillingTrainer):
             if warning:
                 found.append(f"stage {span.stage.label}: {warning}")
         return found
-
-    def _measure_norms(self):
-        return input_norms(self.model, self.stages.targets, self.first_batches(NORM_ROWS))
 
     def first_batches(self, rows):
         """Model inputs of the first training rows, in their own order: no random number is drawn."""

@@ -188,8 +188,7 @@ def test_error_aware_masks_differ_and_the_output_error_is_smaller(data):
     recipe = recipe_of(NM_SECTION | {"score": "activation"}, RETRAIN)
     before = weight.detach().clone()
     plain = NM().project(before)[0]
-    state = StageState(model, recipe, measure_norms=lambda: input_norms(
-        model, target_layers(model), [batch]))
+    state = StageState(model, recipe, first_batches=lambda rows: [batch])
     state.enter(recipe.stages[0])
     aware = weight.detach()
     with torch.no_grad():
