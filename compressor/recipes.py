@@ -122,6 +122,8 @@ class Recipe(Section):
                                                      if stage.method not in ("dense", "quantize")][:1]):
             raise ValueError("fit_rows chooses what is kept: it belongs in a stage retrain that prunes a "
                              "dense model, with no stage but dense before it")
+        if fitted and self.structure.score != "magnitude":
+            raise ValueError("fit_rows chooses by the layers' outputs, not by scores; remove structure.score")
         if self.budget and (learned or kind in ("unstructured", "model") or not self.prunes):
             raise ValueError("a budget chooses what a projection keeps: it needs structure pattern, nm, "
                              "blocks or rows_columns and a stage that projects (admm, group_lasso, sr_ste, "

@@ -226,5 +226,7 @@ def test_blocks_that_are_gone_stay_away(data, tmp_path):
 def test_recipes_that_cannot_fit(structure, stages):
     with pytest.raises(RecipeError, match="fit_rows chooses what is kept: it belongs in a stage retrain"):
         Recipe.from_dict({"schema_version": 1, "structure": structure, "stages": stages})
+    with pytest.raises(RecipeError, match="fit_rows chooses by the layers' outputs, not by scores"):
+        recipe_of({"kind": "nm", "score": "activation"}, FIT)
     with pytest.raises(RecipeError, match=r"stages.0.fit_rows: Input should be greater than or equal to 1"):
         recipe_of({"kind": "nm"}, FIT | {"fit_rows": 0})
