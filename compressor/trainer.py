@@ -128,12 +128,16 @@ class CompressionTrainer(DistillingTrainer):
         return found
 
     def first_batches(self, rows):
-        """Model inputs of the first training rows, in their own order: no random number is drawn."""
-        rows = min(rows, len(self.train_dataset))
+        """Model inputs of the first training rows, the shortest first, so that little is padded.
+
+        No random number is drawn.
+        """
+        order = range(min(rows, len(self.train_dataset)))
+        if hasattr(self.train_dataset, "lengths"):
+            order = sorted(order, key=self.train_dataset.lengths.__getitem__)
         batch = self.args.per_device_eval_batch_size
-        for start in range(0, rows, batch):
-            yield self.data_collator([self.train_dataset[row]
-                                      for row in range(start, min(start + batch, rows))])
+        for start in range(0, len(order), batch):
+            yield self.data_collator([self.train_dataset[row] for row in order[start:start + batch]])
 
     def restore(self, checkpoint):
         """Load the stages' state from a checkpoint, and the teacher if it has been kept."""
