@@ -7,14 +7,16 @@ for what the residual has lost as well. See :mod:`compressor.output_fit` for the
 
 import copy
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast
 
 from compressor.output_fit import InputMoments, OutputFit
 from compressor.progress import say
 from compressor.reload import architecture_of, encoder_of
+from compressor.run_guards import TrainingError
 from compressor.structures import Dense
 
 _GROUPS = (("q", "k", "v"), ("o",), ("ffn1",), ("ffn2",))
@@ -45,6 +47,11 @@ def fit_encoder(model, targets, structure, batches, *, allowed=None):
         True where a weight is kept; every target has one.
     error : float
         Relative error of the last hidden states, over the real tokens of ``batches``.
+
+    Raises
+    ------
+    TrainingError
+        If what a layer gets or should give is not finite.
     """
     training = model.training
     model.eval()
@@ -64,7 +71,11 @@ def fit_encoder(model, targets, structure, batches, *, allowed=None):
             linears = {role: linear for role, linear in linears.items() if linear in pruned}
             if not linears:
                 continue
-            fit, row = OutputFit(_observe(names, layer, dense, calls, own, wanted, list(linears))), 0
+            moments = _observe(names, layer, dense, calls, own, wanted, list(linears))
+            if not moments.is_finite():
+                raise TrainingError(f"fit_rows: what enters or leaves {', '.join(group)} of encoder layer "
+                                    f"{index} is not finite; the model's weights are damaged, or too large")
+            fit, row = OutputFit(moments), 0
             for linear in linears.values():
                 name = pruned[linear]
                 found = fit.fit(linear.weight, structure.of_layer(name), first_row=row,
@@ -77,7 +88,8 @@ def fit_encoder(model, targets, structure, batches, *, allowed=None):
         own = [call(layer, hidden) for call, hidden in zip(calls, own, strict=True)]
         wanted = [call(dense, hidden) for call, hidden in zip(calls, wanted, strict=True)]
         left = (time.monotonic() - start) / (index + 1) * (len(layers) - index - 1)
-        say(f"fit: encoder layer {index + 1} of {len(layers)}, {left:.0f} s left")
+        if PartialState().is_main_process:
+            say(f"fit: encoder layer {index + 1} of {len(layers)}, {left:.0f} s left")
     model.train(training)
     errors = sizes = 0.0
     for call, found, dense in zip(calls, own, wanted, strict=True):
@@ -129,11 +141,14 @@ class _LayerCall:
         return found
 
 
+@contextmanager
 def _hooked(module, function, **options):
     """A context in which a function sees what enters a module."""
-    stack = ExitStack()
-    stack.callback(module.register_forward_pre_hook(function, **options).remove)
-    return stack
+    hook = module.register_forward_pre_hook(function, **options)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _observe(names, layer, dense, calls, own, wanted, roles):

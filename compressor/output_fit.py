@@ -48,6 +48,10 @@ class InputMoments:
         self._xx.addmm_(x.T, x)
         self._yx.addmm_(y.T, x)
 
+    def is_finite(self):
+        """Whether no token had a number that is not."""
+        return bool(torch.isfinite(self._xx).all() and torch.isfinite(self._yx).all())
+
     def means(self):
         """Means of x, shape (K,), and of y, shape (rows,)."""
         return self._x / self.tokens, self._y / self.tokens

@@ -15,6 +15,7 @@ from compressor.output_fit import InputMoments, OutputFit, solve_masked
 from compressor.pools import build_pool
 from compressor.recipes import Recipe, RecipeError
 from compressor.removed_units import RemovedUnits
+from compressor.run_guards import TrainingError
 from compressor.structures import NM, Dense, Pattern, Unstructured
 from compressor.targets import target_layers
 from compressor.tasks import load_task
@@ -191,6 +192,15 @@ def test_other_layers_stay_as_they_are():
     masks, error = fit_encoder(model, targets, Dense(), sentences(model.config.vocab_size))
     assert error == 0
     assert all(mask.all() for mask in masks.values())
+
+
+def test_a_damaged_model_is_one_line():
+    torch.manual_seed(0)
+    model = ENCODERS["bert"]()
+    with torch.no_grad():
+        model.bert.encoder.layer[1].intermediate.dense.weight[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match="what enters or leaves ffn1 of encoder layer 1 is not finite"):
+        fit_encoder(model, target_layers(model), NM(), sentences(model.config.vocab_size))
 
 
 def test_a_recipe_fits_and_resumes_exactly(data, tmp_path, capsys):

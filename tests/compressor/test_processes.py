@@ -16,15 +16,23 @@ structure: {kind: nm}
 training: {learning_rate: 1.0e-3, batch: 8, max_tokens: 24}
 stages:
   - {method: dense, epochs: 1}
+"""
+STAGES = {
+    "admm": """
   - {method: admm, epochs: 1, interval: 2}
   - {method: sr_ste, epochs: 1}
   - {method: retrain, epochs: 1}
-"""
+""",
+    "fit": """
+  - {method: retrain, epochs: 1, fit_rows: 64}
+""",
+}
 
 
 @pytest.mark.nightly
-def test_two_processes_train_one_model(tmp_path):
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+@pytest.mark.parametrize(("stages", "steps"), [("admm", 16), ("fit", 8)])
+def test_two_processes_train_one_model(stages, steps, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE.rstrip() + STAGES[stages])
     # For the CPU accelerate's own launcher wants MPI; for GPUs it does what torch's does here.
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
                "29537", "-m", "compressor.cli", "train", str(tmp_path / "recipe.yaml"), "--model", "tiny",
@@ -34,6 +42,6 @@ def test_two_processes_train_one_model(tmp_path):
                          env=os.environ | {"ACCELERATE_USE_CPU": "true"})
     assert run.returncode == 0, run.stderr[-2000:]
     log = [json.loads(line) for line in (tmp_path / "out" / "train_log.jsonl").read_text().splitlines()]
-    assert max(record["step"] for record in log) == 16  # 64 rows / (2 processes x 8) x 4 stages
+    assert max(record["step"] for record in log) == steps  # 64 rows / (2 processes x 8) a stage
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     check_model(model, read_compression(tmp_path / "out"))
