@@ -83,6 +83,8 @@ def _check(bundle: Bundle, recipe: Recipe) -> None:
     if recipe.structure.score == "activation":
         raise RecipeError("structure.score: activation needs the inputs of sentences; explore with "
                           "score: magnitude")
+    if any(stage.method == "retrain" and stage.fit_rows for stage in recipe.stages):
+        raise RecipeError("fit_rows needs the inputs of sentences; explore without it, which keeps as much")
     if not recipe.prunes:
         raise RecipeError("the recipe prunes nothing: it has no stages but dense and quantize")
 

@@ -56,6 +56,7 @@ def test_more_patterns_and_weaker_balance_keep_more(dense):
     ({"attention_maps": {"size": 8}}, "attention maps are not projected"),
     ({"structure": {"kind": "model"}}, "training decides what is removed"),
     ({"structure": {"kind": "nm", "keep": 2, "group": 4, "score": "activation"}}, "inputs of sentences"),
+    ({"stages": [{"method": "retrain", "epochs": 1, "fit_rows": 8}]}, "fit_rows needs the inputs"),
     ({"structure": {"kind": "blocks", "rows": 24, "columns": 4, "density": 0.5}}, "query: 32 rows do not"),
     ({"pool": {"build": "file", "file": "none.txt"}}, "^pool: none.txt"),
     ({"budget": {"weight_kib": 0.01}}, "cannot be met"),
