@@ -7,7 +7,7 @@ for what the residual has lost as well. See :mod:`compressor.output_fit` for the
 
 import copy
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 
 import torch
 from accelerate import PartialState
@@ -116,7 +116,8 @@ class _LayerCall:
 
         batch = {name: value.to(model.device) for name, value in batch.items()}
         self.real = batch["attention_mask"].bool()
-        with _hooked(first, keep, with_kwargs=True), suppress(_Stop):
+        with ExitStack() as hooks, suppress(_Stop):
+            hooks.callback(first.register_forward_pre_hook(keep, with_kwargs=True).remove)
             model(**batch)
 
     def __call__(self, layer, hidden):
@@ -133,22 +134,11 @@ class _LayerCall:
             if len(found) == len(modules):
                 raise _Stop
 
-        with ExitStack() as hooks:
+        with ExitStack() as hooks, suppress(_Stop):
             for module in modules:
-                hooks.enter_context(_hooked(module, keep))
-            with suppress(_Stop):
-                self(layer, hidden)
+                hooks.callback(module.register_forward_pre_hook(keep).remove)
+            self(layer, hidden)
         return found
-
-
-@contextmanager
-def _hooked(module, function, **options):
-    """A context in which a function sees what enters a module."""
-    hook = module.register_forward_pre_hook(function, **options)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _observe(names, layer, dense, calls, own, wanted, roles):

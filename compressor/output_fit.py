@@ -1,7 +1,7 @@
 """Least-squares fit of a pruned linear layer: the mask and the weights that keep what the layer puts out.
 
 For inputs x and wanted outputs y of many tokens, minimizes over W in a structure S, and over b,
-``mean |W x + b - y|^2 + damping * |W - W0|^2``. Behind a sum over tokens that is a quadratic in W whose
+``mean |W x + b - y|^2 + pull * |W - W0|^2``. Behind a sum over tokens that is a quadratic in W whose
 matrix is the covariance of the inputs, so no token is needed twice and nothing is trained.
 
 The mask is found by ADMM on that quadratic, in inputs scaled to unit variance (ALPS, arXiv 2406.07831,
@@ -86,13 +86,12 @@ class OutputFit:
     ----------
     moments : InputMoments
         Of the inputs that the pruned layers get, and of what they should put out, one below the other.
-    damping : float
     """
 
-    def __init__(self, moments, damping=DAMPING):
+    def __init__(self, moments):
         self._means = moments.means()
         inputs, self._outputs = moments.covariances()
-        self._pull = damping * (float(inputs.diagonal().mean()) or 1.0)  # inputs may all be constant
+        self._pull = DAMPING * (float(inputs.diagonal().mean()) or 1.0)  # inputs may all be constant
         self._inputs = inputs + self._pull * torch.eye(len(inputs), device=inputs.device)
         self._deviations = self._inputs.diagonal().sqrt()
         # In inputs of unit variance; one decomposition serves every step of every layer.
@@ -100,7 +99,7 @@ class OutputFit:
             self._inputs / torch.outer(self._deviations, self._deviations))
 
     @torch.no_grad()
-    def fit(self, weight, structure, *, first_row=0, allowed=None, steps=STEPS):
+    def fit(self, weight, structure, *, first_row=0, allowed=None):
         """Find the mask, the weights and the bias of a layer.
 
         Parameters
@@ -113,8 +112,6 @@ class OutputFit:
             Where the layer's outputs begin among those of the moments.
         allowed : bool tensor, shape (rows, K), optional
             False where a weight has been removed before, and stays away.
-        steps : int
-            Of ADMM.
 
         Returns
         -------
@@ -123,24 +120,24 @@ class OutputFit:
         rows = slice(first_row, first_row + len(weight))
         weight = weight.detach().float()
         wanted = self._outputs[rows] + self._pull * weight
-        mask = self._find_mask(weight, wanted, structure, steps)
+        mask = self._find_mask(weight, wanted, structure)
         if allowed is not None:
             mask = mask & allowed
         fitted = solve_masked(self._inputs, wanted, mask)
         x, y = self._means
         return LinearFit(weight=fitted, bias=y[rows] - fitted @ x, mask=mask)
 
-    def _find_mask(self, weight, wanted, structure, steps):
+    def _find_mask(self, weight, wanted, structure):
         """ADMM on the scaled quadratic: positions of the structured copy when it ends."""
         values, vectors = self._values, self._vectors
         target = (wanted / self._deviations) @ vectors
         copy, found = structure.project(weight * self._deviations)
         dual, rho = torch.zeros_like(copy), _RHO
-        for step in range(1, steps + 1):
+        for step in range(1, STEPS + 1):
             fitted = ((target + rho * ((copy - dual) @ vectors)) / (values + rho)) @ vectors.T
             copy, found = structure.project(fitted + dual)
             dual += fitted - copy
-            if step > steps // 4 and step % _GROW_EVERY == 0:
+            if step > STEPS // 4 and step % _GROW_EVERY == 0:
                 rho *= _GROWTH
                 dual /= _GROWTH  # the scaled dual is the true one over rho
         return found.mask
