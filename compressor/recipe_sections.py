@@ -8,6 +8,7 @@ from compressor.blocks import NM_GROUP_MAX
 
 Role = Literal["q", "k", "v", "o", "ffn1", "ffn2"]
 Rate = Annotated[float, Field(gt=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -222,8 +223,8 @@ class Training(Section):
     max_tokens : int
         Longer inputs are cut; also the sequence length of the exported accelerator.
     dropout : float, optional
-        While training, in every place where the model has dropout; its own unless given. Recovery wants 0:
-        the hidden states of the teacher have none.
+        While training, in every place where the model has dropout; its own unless given. Stages that distil
+        hidden states want 0: those of the teacher have none.
     precision : str
         "float32", or "bfloat16": the products of forward and backward pass are in bfloat16 (autocast), while
         weights, gradients, projections and the optimizer stay in float32.
@@ -237,7 +238,7 @@ class Training(Section):
     warmup: float = Field(0.1, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0, le=1)
     max_grad_norm: float = Field(1.0, ge=0)
-    dropout: float | None = Field(None, ge=0, lt=1)
+    dropout: Dropout | None = None
     max_tokens: int = Field(128, ge=4, le=512)
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = Field(0, ge=0)

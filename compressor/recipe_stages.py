@@ -4,14 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compressor.recipe_sections import Rate, Section
+from compressor.recipe_sections import Dropout, Rate, Section
 
 Epochs = Annotated[float, Field(gt=0, le=1000)]
 
 
 class _Stage(Section):
+    """What every stage has; ``learning_rate`` and ``dropout`` are those of ``training`` unless given."""
+
     epochs: Epochs
     learning_rate: Rate | None = None
+    dropout: Dropout | None = None
     name: str | None = Field(None, pattern=r"^[a-z0-9_-]+$")
 
     @property

@@ -27,6 +27,7 @@ class StageCallback(TrainerCallback):
         stage = trainer.span.stage
         if stage.method != "dense":
             trainer.keep_teacher()
+        trainer.set_dropout(stage)
         logs = trainer.stages.enter(stage, trainer.optimizer)
         logs |= trainer.stages.begin_maps(stage)
         if logs:

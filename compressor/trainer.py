@@ -41,13 +41,6 @@ def training_arguments(recipe, output_dir, **changes):
     return TrainingArguments(**values)
 
 
-def set_dropout(model, share):
-    """Change the dropout of a model's modules; its config, and so its files, keep their own."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = share
-
-
 class CompressionTrainer(DistillingTrainer):
     """Runs a recipe. Takes what ``transformers.Trainer`` takes, and the recipe.
 
@@ -84,8 +77,6 @@ class CompressionTrainer(DistillingTrainer):
         if args.fp16:
             raise ValueError("fp16 scales gradients, which the ADMM penalty would have to follow; use bf16")
         self.row_order = None
-        if recipe.training.dropout is not None:
-            set_dropout(model, recipe.training.dropout)
         super().__init__(model=model, args=args, distillation=recipe.distillation, **kwargs)
         self.recipe = recipe
         self.stages = StageState(self.model, recipe, given=given, given_maps=given_maps,
@@ -97,6 +88,7 @@ class CompressionTrainer(DistillingTrainer):
         self.warnings = self._recipe_warnings()
         self.stop_requested = False
         self._resumed_from = None
+        self._own_dropout = {}
         self._dense_evaluation = False
         self._in_integers = False
         self._penalty_norms = []
@@ -114,18 +106,24 @@ class CompressionTrainer(DistillingTrainer):
                 warning = threshold_warning(span.stage, [self.schedule.relative_rate(step)
                                                          for step in range(span.start, span.end)])
                 found += [f"stage {span.stage.label}: {warning}"] if warning else []
-            if span.stage.method != "admm":
-                continue
-            intervals = span.steps // span.stage.interval_steps(span.steps)
-            if intervals < INTERVALS_WANTED:
-                found.append(f"stage {span.stage.label}: {span.steps} steps hold {intervals} ADMM "
-                             f"intervals; {INTERVALS_WANTED} or more are usual. Train longer or "
-                             f"set interval: {max(1, span.steps // INTERVALS_WANTED)}")
-            rates = [self.schedule.rate(step) for step in range(span.start, span.end)]
-            warning = rate_budget_warning(self.stages.weights.values(), rates, span.stage)
-            if warning:
-                found.append(f"stage {span.stage.label}: {warning}")
-        return found
+        return found + self._admm_warnings()
+
+    def _admm_warnings(self):
+        """Stages of ADMM count as one, with another rho in each; the last must close the gap."""
+        spans = [span for span in self.schedule.spans if span.stage.method == "admm"]
+        if not spans:
+            return []
+        found, last = [], spans[-1]
+        where = f"stage {' and '.join(span.stage.label for span in spans)}"
+        steps = sum(span.steps for span in spans)
+        intervals = sum(span.steps // span.stage.interval_steps(span.steps) for span in spans)
+        if intervals < INTERVALS_WANTED:
+            found.append(f"{where}: {steps} steps hold {intervals} ADMM intervals; {INTERVALS_WANTED} or "
+                         f"more are usual. Train longer or set interval: {max(1, steps // INTERVALS_WANTED)}")
+        warning = rate_budget_warning(self.stages.weights.values(),
+                                      [self.schedule.rate(step) for step in range(last.start, last.end)],
+                                      last.stage)
+        return found + ([f"stage {last.stage.label}: {warning}"] if warning else [])
 
     def first_batches(self, rows):
         """Model inputs of the first training rows, the shortest first, so that little is padded.
@@ -225,6 +223,15 @@ class CompressionTrainer(DistillingTrainer):
         for parameter in model.parameters():
             if id(parameter) not in own:
                 parameter.grad = None
+
+    def set_dropout(self, stage):
+        """Give the model's modules the dropout of a stage; its config, and so its files, keep their own."""
+        if not self._own_dropout:
+            self._own_dropout = {module: module.p for module in self.model.modules()
+                                 if isinstance(module, torch.nn.Dropout)}
+        share = self.recipe.training.dropout if stage.dropout is None else stage.dropout
+        for module, own in self._own_dropout.items():
+            module.p = own if share is None else share
 
     def enter_integers(self, stage):
         """Let the model compute in integers from now on, on scales that are calibrated once."""

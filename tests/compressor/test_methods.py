@@ -249,13 +249,34 @@ def test_recipes_can_set_dropout(kind, data, tmp_path):
     tokens = torch.randint(1, 60, (4, 9), generator=torch.Generator().manual_seed(0))
     for share, equal in ((None, False), (0, True), (0.3, False)):
         recipe = recipe_of(NM_SECTION, RETRAIN, training={"max_tokens": 24, "dropout": share})
-        model = trainer_of(recipe, data, tmp_path, model=ENCODERS[kind]()).model
+        trainer = trainer_of(recipe, data, tmp_path, model=ENCODERS[kind]())
+        trainer.set_dropout(trainer.span.stage)
+        model = trainer.model
         with torch.no_grad():
             hidden = [model.train(mode)(tokens, output_hidden_states=True).hidden_states[-1]
                       for mode in (True, False)]
         assert torch.equal(*hidden) == equal
         assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {
             0.1 if share is None else share, *({0.2} if kind == "distilbert" and share is None else ())}
+
+
+def test_a_stage_can_have_a_dropout_of_its_own(data, tmp_path):
+    """Before and after it the model has its own again; an interruption in any stage changes nothing."""
+    recipe = recipe_of(NM_SECTION, {"method": "dense", "epochs": 1},
+                       {"method": "admm", "epochs": 1, "interval": 2, "dropout": 0.3}, RETRAIN)
+    whole = assert_resumes_exactly(recipe, data, tmp_path, (2, 6, 9))
+    shares = []
+    for span in whole.schedule.spans:
+        whole.set_dropout(span.stage)
+        shares.append({module.p for module in whole.model.modules() if isinstance(module, torch.nn.Dropout)})
+    assert shares == [{0.1}, {0.3}, {0.1}]
+    always = recipe_of(NM_SECTION, {"method": "dense", "epochs": 1, "dropout": 0.1},
+                       {"method": "admm", "epochs": 1, "interval": 2, "dropout": 0.1}, RETRAIN)
+    other = trainer_of(always, data, tmp_path / "always")
+    dropout(other.model)
+    other.train()
+    assert any(not torch.equal(value, other.model.state_dict()[name])
+               for name, value in whole.model.state_dict().items())
 
 
 def test_groups_that_do_not_divide_name_the_layer(data):

@@ -1,6 +1,7 @@
 """The trainer: exact resume, accumulation, masks, projected evaluation, other encoders, model directory."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -304,6 +305,19 @@ def test_warnings_say_what_will_not_converge(data, tmp_path):
     first, second = trainer_of(recipe, data, tmp_path).warnings
     assert first.startswith("stage admm: 4 steps hold 0 ADMM intervals; 10 or more are usual")
     assert "the learning rates of the ADMM stage add up to" in second
+
+
+def test_stages_of_admm_are_warned_of_together(data, tmp_path):
+    """Of several stages with a growing rho only the last has to close the gap."""
+    first = {"method": "admm", "name": "choose", "epochs": 5, "interval": 4, "coupling": "decoupled",
+             "rho": 1e-3}
+    for rho, intervals, expected in (
+            (0.5, 4, []), (1e-3, 4, [r"stage close: ADMM closes only 1 % of the gap in 20 steps"]),
+            (0.5, 5, [r"stage choose and close: 40 steps hold 9 ADMM intervals; 10 or more .* interval: 4"])):
+        last = first | {"name": "close", "rho": rho, "interval": intervals}
+        found = trainer_of(recipe_of(first, last), data, tmp_path).warnings
+        assert len(found) == len(expected)
+        assert all(re.match(*pair) for pair in zip(expected, found, strict=True))
 
 
 def test_fp16_is_refused(data, tmp_path):
