@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    set_seed,
 )
 
 from compressor.budget import PerLayer
@@ -26,13 +27,15 @@ TINY = "tiny"
 def load_model(name, data, recipe):
     """A model for the task and its tokenizer; OutputError in one line if they cannot be had.
 
-    The model has the task's head; it is the encoder alone where the data are plain text.
+    The model has the task's head, a new one by the recipe's seed if the files have none; it is the encoder
+    alone where the data are plain text.
     """
     training = recipe.training
     if name == TINY:
         model, tokenizer = build_tiny_model(data.task, data.train, max_tokens=training.max_tokens,
                                             seed=training.seed)
         return model.base_model if data.task is TEXT else model, tokenizer
+    set_seed(training.seed)
     try:
         # float32 whatever the files hold: AdamW loses small steps on weights of 16 bits.
         model = model_class(data.task).from_pretrained(

@@ -353,6 +353,23 @@ def test_files_of_half_precision_are_trained_in_float32(data, tmp_path):
         assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
 
 
+def test_a_seed_decides_everything_of_a_run(data, tmp_path):
+    """The new head of an encoder too, whatever random numbers were drawn before."""
+    model, tokenizer = build_tiny_model(data.task, data.train, max_tokens=24)
+    model.base_model.save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    trained = []
+    for number, seed in enumerate((3, 3, 4)):
+        torch.rand(number)
+        out = tmp_path / str(number)
+        recipe = recipe_of({"method": "retrain", "epochs": 1}, seed=seed)
+        run_training(recipe, model_name=str(tmp_path / "encoder"), data=data, out=out)
+        trained.append(AutoModelForSequenceClassification.from_pretrained(out).state_dict())
+    for name, value in trained[0].items():
+        assert torch.equal(value, trained[1][name]), name
+    assert not torch.equal(trained[0]["classifier.weight"], trained[2]["classifier.weight"])
+
+
 SMALL = {"vocab_size": 60, "num_labels": 2}
 ENCODERS = {
     "bert": lambda: BertModel(BertConfig(
