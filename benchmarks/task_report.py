@@ -47,25 +47,25 @@ def report(results, rows):
     -------
     str
         Markdown: a line for each row that has results, with mean and deviation over seeds and the share of
-        the dense row's mean, and the geometric mean over the tasks where all of them ran.
+        the dense row's mean on the same seeds, and the geometric mean over the tasks where all of them ran.
     """
     tasks = [task for task in TASKS if any(key[1] == task for key in results)]
     shown = [row for row in rows if row.shown]
-    scores = {(row.name, task): [score(result) for (name, other, _), result in results.items()
-                                 if (name, other) == (row.name, task)]
+    scores = {(row.name, task): {seed: score(result) for (name, other, seed), result in results.items()
+                                 if (name, other) == (row.name, task)}
               for row in shown for task in tasks}
     head = ["row", "weights kept", *(f"{task}: {_metric(task)}" for task in tasks)]
     if len(tasks) > 1:
         head.append("geometric mean")
     lines = [head, ["---"] * len(head)]
     for row in shown:
-        found = {task: scores[row.name, task] for task in tasks}
-        if not any(found.values()):
+        found = [scores[row.name, task] for task in tasks]
+        if not any(found):
             continue
-        lines.append([row.title, _kept(results, row), *(_cell(found[task], scores.get(("dense", task)))
-                                                       for task in tasks)])
+        dense = [scores.get(("dense", task), {}) for task in tasks]
+        lines.append([row.title, _kept(results, row), *map(_cell, found, dense)])
         if len(tasks) > 1:
-            lines[-1].append(_mean_cell(found.values(), [scores.get(("dense", task)) for task in tasks]))
+            lines[-1].append(_mean_cell(found, dense))
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines).replace("| --- ", "|---")
     return "\n\n".join([text.replace("--- |\n", "---|\n"), *_notes(results, shown, scores, tasks)])
 
@@ -84,28 +84,38 @@ def _cell(found, dense):
     """``82.4 ± 0.3 (3), 99.1 %``: mean, deviation and number of seeds, and the share of dense."""
     if not found:
         return ""
-    spread = f" ± {stdev(found):.1f}" if len(found) > 1 else ""
-    share = f", {100 * mean(found) / mean(dense):.1f} %" if dense and mean(dense) > 0 else ""
-    return f"{mean(found):.1f}{spread} ({len(found)}){share}"
+    values = list(found.values())
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread} ({len(values)}){_share([found], [dense], lambda means: means[0])}"
 
 
 def _mean_cell(found, dense):
-    if not all(found):
+    return f"{_geometric(_means(found)):.1f}{_share(found, dense, _geometric)}" if all(found) else ""
+
+
+def _share(found, dense, average):
+    """Of the dense row, on the seeds that both have run with: a lucky seed helps neither."""
+    both = [own.keys() & other.keys() for own, other in zip(found, dense, strict=True)]
+    if not all(both):
         return ""
-    own = _geometric(found)
-    share = f", {100 * own / _geometric(dense):.1f} %" if all(dense) and _geometric(dense) > 0 else ""
-    return f"{own:.1f}{share}"
+    own, other = (average(_means([{seed: scores[seed] for seed in seeds}
+                                  for scores, seeds in zip(side, both, strict=True)]))
+                  for side in (found, dense))
+    return f", {100 * own / other:.1f} %" if other > 0 else ""
 
 
-def _geometric(scores):
-    means = [mean(seeds) for seeds in scores]
+def _means(scores):
+    return [mean(seeds.values()) for seeds in scores]
+
+
+def _geometric(means):
     return glue_score(means) if min(means) > 0 else 0.0
 
 
 def _notes(results, rows, scores, tasks):
     """What the cells mean, what ran where, and what did not run."""
-    yield ("Mean over seeds ± their deviation (number of seeds), share of the dense row. Every value is that "
-           "of the validation set after the last step; no best epoch is chosen.")
+    yield ("Mean over seeds ± their deviation (number of seeds), share of the dense row on the same seeds. "
+           "Every value is that of the validation set after the last step; no best epoch is chosen.")
     for task in (*tasks, TEXT):
         runs = [result for (_, other, _), result in results.items() if other == task]
         if not runs:
