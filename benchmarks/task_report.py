@@ -86,11 +86,13 @@ def _cell(found, dense):
         return ""
     values = list(found.values())
     spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{mean(values):.1f}{spread} ({len(values)}){_share([found], [dense], lambda means: means[0])}"
+    return f"{mean(values):.1f}{spread} ({len(values)}){_share([found], [dense], mean)}"
 
 
 def _mean_cell(found, dense):
-    return f"{_geometric(_means(found)):.1f}{_share(found, dense, _geometric)}" if all(found) else ""
+    if not all(found):
+        return ""
+    return f"{_geometric([mean(scores.values()) for scores in found]):.1f}{_share(found, dense, _geometric)}"
 
 
 def _share(found, dense, average):
@@ -98,14 +100,9 @@ def _share(found, dense, average):
     both = [own.keys() & other.keys() for own, other in zip(found, dense, strict=True)]
     if not all(both):
         return ""
-    own, other = (average(_means([{seed: scores[seed] for seed in seeds}
-                                  for scores, seeds in zip(side, both, strict=True)]))
-                  for side in (found, dense))
+    own, other = (average([mean(scores[seed] for seed in seeds)
+                           for scores, seeds in zip(side, both, strict=True)]) for side in (found, dense))
     return f", {100 * own / other:.1f} %" if other > 0 else ""
-
-
-def _means(scores):
-    return [mean(seeds.values()) for seeds in scores]
 
 
 def _geometric(means):
