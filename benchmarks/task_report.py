@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
+from benchmarks.task_cycles import SIZES
 from benchmarks.task_rows import TEXT
 from compressor.tasks import TASKS, glue_score
 
@@ -54,7 +55,7 @@ def report(results, rows):
     scores = {(row.name, task): {seed: score(result) for (name, other, seed), result in results.items()
                                  if (name, other) == (row.name, task)}
               for row in shown for task in tasks}
-    head = ["row", "weights kept", *(f"{task}: {_metric(task)}" for task in tasks)]
+    head = ["row", "weights kept", "cycles", *(f"{task}: {_metric(task)}" for task in tasks)]
     if len(tasks) > 1:
         head.append("geometric mean")
     lines = [head, ["---"] * len(head)]
@@ -63,7 +64,7 @@ def report(results, rows):
         if not any(found):
             continue
         dense = [scores.get(("dense", task), {}) for task in tasks]
-        lines.append([row.title, _kept(results, row), *map(_cell, found, dense)])
+        lines.append([row.title, _kept(results, row), _cycles(results, row), *map(_cell, found, dense)])
         if len(tasks) > 1:
             lines[-1].append(_mean_cell(found, dense))
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines).replace("| --- ", "|---")
@@ -75,8 +76,25 @@ def _metric(task):
 
 
 def _kept(results, row):
-    shares = sorted(result["kept"] for (name, _, _), result in results.items() if name == row.name)
-    low, high = (f"{100 * share:.0f}" for share in (shares[0], shares[-1]))
+    return _span(result["kept"] for (name, _, _), result in results.items() if name == row.name)
+
+
+def _cycles(results, row):
+    """Of the dense row's, which all have one encoder."""
+    dense = _cycles_of(results, "dense")
+    return _span(cycles / dense[0] for cycles in _cycles_of(results, row.name)) if dense else ""
+
+
+def _cycles_of(results, row_name):
+    return [result["cycles"] for (name, _, _), result in results.items()
+            if name == row_name and result.get("cycles")]
+
+
+def _span(shares):
+    """``46 to 50 %``: the smallest and the largest; empty if there are none."""
+    if not (found := sorted(shares)):
+        return ""
+    low, high = (f"{100 * share:.0f}" for share in (found[0], found[-1]))
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 
@@ -113,6 +131,9 @@ def _notes(results, rows, scores, tasks):
     """What the cells mean, what ran where, and what did not run."""
     yield ("Mean over seeds ± their deviation (number of seeds), share of the dense row on the same seeds. "
            "Every value is that of the validation set after the last step; no best epoch is chosen.")
+    if dense := _cycles_of(results, "dense"):
+        yield (f"Cycles are those of the whole encoder on one array of 256 multipliers, {SIZES.tokens} "
+               f"tokens, predicted (simulation takes exactly as many); dense takes {dense[0]:,}.")
     for task in (*tasks, TEXT):
         runs = [result for (_, other, _), result in results.items() if other == task]
         if not runs:

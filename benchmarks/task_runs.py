@@ -20,6 +20,7 @@ import accelerate
 import torch
 import transformers
 
+from benchmarks.task_cycles import encoder_cycles
 from benchmarks.task_rows import EPOCH_SHARE, MODELS_KEPT
 from compressor.comparison import compare_runs
 from compressor.model_dir import COMPRESSION_FILE
@@ -167,10 +168,14 @@ def run_job(settings, job):
         say(f"{job.name}: stopped at step {ended.step} of {ended.steps}")
         return False
     found, = compare_runs([folder])
+    kept_recipe = recipe.to_dict()
+    if teacher is not None:  # its name: a result is read on other machines
+        kept_recipe["distillation"]["teacher"] = teacher.name
     result = found | {
         "row": row.name, "task": job.task, "training_rows": len(data.train), "steps": ended.steps,
+        "cycles": None if row.on_text else encoder_cycles(folder, data),
         "seconds": None if resume else round(time.monotonic() - start, 1),
-        "recipe": recipe.to_dict(), "device": device_name(), "precision": settings.precision,
+        "recipe": kept_recipe, "device": device_name(), "precision": settings.precision,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}}
     settings.result(job).parent.mkdir(exist_ok=True)

@@ -16,6 +16,9 @@ import click
 
 from benchmarks.task_rows import ROWS, plan_jobs
 
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+"""glibc then keeps what a step frees for the next: 32 x 12 tokens on a CPU take 0.16 s instead of 0.20."""
+
 
 class List(click.ParamType):
     """Values with commas between them, each one of ``allowed`` if that is given."""
@@ -89,6 +92,7 @@ def _work(settings, planned, *, jobs, seconds):
     from benchmarks.task_runs import work
 
     context = multiprocessing.get_context("spawn")
+    os.environ.update(KEEP_MEMORY | os.environ)
     workers = [context.Process(target=work, args=(settings, planned)) for _ in range(jobs)]
     for worker in workers:
         worker.start()
