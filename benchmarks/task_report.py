@@ -129,8 +129,9 @@ def _geometric(means):
 
 def _notes(results, rows, scores, tasks):
     """What the cells mean, what ran where, and what did not run."""
-    yield ("Mean over seeds ± their deviation (number of seeds), share of the dense row on the same seeds. "
-           "Every value is that of the validation set after the last step; no best epoch is chosen.")
+    yield ("Mean over seeds ± their deviation (number of seeds), share of the dense row on the same seeds; "
+           "empty cells did not run. Every value is that of the validation set after the last step; no best "
+           "epoch is chosen.")
     if dense := _cycles_of(results, "dense"):
         yield (f"Cycles are those of the whole encoder on one array of 256 multipliers, {SIZES.tokens} "
                f"tokens, predicted (simulation takes exactly as many); dense takes {dense[0]:,}.")
@@ -143,8 +144,6 @@ def _notes(results, rows, scores, tasks):
         span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         sizes = " or ".join(f"{size:,}" for size in sorted({run["training_rows"] for run in runs}))
         yield f"{task}: {len(runs)} runs of {span} steps on {sizes} training rows ({'; '.join(where)})."
-    seeds = sorted({seed for _, task, seed in results if task != TEXT})
-    missing = [f"{row.title}: {task}" for row in rows for task in tasks
-               if len(scores[row.name, task]) < len(seeds)]
+    missing = [row.title for row in rows if not any(scores[row.name, task] for task in tasks)]
     if missing:
-        yield f"Not run on all of the seeds {', '.join(map(str, seeds))}: {'; '.join(missing)}."
+        yield f"Not run: {'; '.join(missing)}."

@@ -89,6 +89,8 @@ ROWS = {row.name: row for row in (
     Row(name="lasso-1.43x", title="group Lasso, 1.43x", recipe="group-lasso", start="dense",
         changes={"structure.density": "0.7"}),
     Row(name="lasso-2x", title="group Lasso, 2x", recipe="group-lasso", start="dense"),
+    Row(name="lasso-ksteps-2x", title="group Lasso on K-steps of the array, 2x", recipe="group-lasso",
+        start="dense", changes={"structure": "{kind: blocks, rows: 16, columns: 4, density: 0.5}"}),
     Row(name="mlpruning-partial-63", title="MLPruning, heads and rows, 63 %", recipe="mlpruning-partial",
         start="dense", changes={"stages.0.remaining": "0.63"}, shown=False),
     Row(name="mlpruning-partial-40", title="MLPruning, heads and rows, 40 %", recipe="mlpruning-partial",

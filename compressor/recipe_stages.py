@@ -90,7 +90,8 @@ class GroupLassoStage(_Stage):
     Parameters
     ----------
     strength : float
-        Lambda of the paper.
+        Lambda of the paper. A unit of n weights shrinks at a rate of about ``strength / n``, and at most as
+        fast as clipping and AdamW allow: units of 64 want twenty times the strength of units of 3.
     solver : str
         "penalty": the gradient of the penalty goes through clipping and AdamW, as in the paper; no unit ever
         becomes exactly zero, so the structure needs a density. "proximal": after AdamW's step every unit's
