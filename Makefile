@@ -48,7 +48,7 @@ $(PLACER): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ecp5]'
 	@touch $@
 
-$(BROWSER): $(READY) tests/browser/package-lock.json
+$(BROWSER): $(READY) tests/browser/package-lock.json tests/browser/chromium.py
 	$(BIN)/python -m tests.browser.chromium
 	@touch $@
 

@@ -12,6 +12,11 @@ from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 INSTALLED = Path(sys.prefix) / "chromium"
+FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>{0}/fonts</dir><cachedir>{0}/fonts-cache</cachedir></fontconfig>
+"""
+"""The package's own configuration looks for its fonts in /tmp, wherever it was unpacked."""
 UNPACK = "import chromium from '@sparticuz/chromium'; await chromium.executablePath()"
 MISSING = "no Chromium in PATH, and none from npm: install one of both, remove .venv/.browser, run make again"
 
@@ -20,13 +25,13 @@ def launch_options():
     """Keyword arguments for playwright's ``chromium.launch``; None if there is no Chromium."""
     if system := next(filter(None, map(shutil.which, NAMES)), None):
         return {"executable_path": system, "args": ["--no-sandbox"]}
-    executable = INSTALLED / "unpacked" / "chromium"
-    if not executable.is_file():
+    executable, fonts = (INSTALLED / "unpacked" / name for name in ("chromium", "fonts.conf"))
+    if not fonts.is_file():  # written last
         return None
     libraries = f"{executable.parent / 'al2023' / 'lib'}{os.pathsep}{os.environ.get('LD_LIBRARY_PATH', '')}"
     return {"executable_path": str(executable), "args": ["--no-sandbox"],
             "env": {**os.environ, "LD_LIBRARY_PATH": libraries,
-                    "FONTCONFIG_PATH": str(executable.parent / "fonts")}}
+                    "FONTCONFIG_FILE": str(fonts)}}
 
 
 def install():
@@ -51,6 +56,7 @@ def install():
                                         "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs24.x"})
     except subprocess.CalledProcessError as error:
         return f"{error}; tests of pages will be skipped"
+    (unpacked / "fonts.conf").write_text(FONTS.format(unpacked), encoding="utf-8")
     shutil.rmtree(INSTALLED / "node_modules")
     return f"Chromium: {launch_options()['executable_path']}"
 
