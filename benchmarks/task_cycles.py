@@ -3,19 +3,17 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.task_rows import ARRAY
 from compressor.model_export import export_model
 from hwgen.cost import program_cycles
 from hwgen.planner import PlanRequest, make_plan
-
-SIZES = PlanRequest(rows=4, lanes=8, tokens=128)
-"""256 multipliers, and sequences of the recipes' longest."""
 
 CALIBRATION_ROWS = 16
 """Scales need rows; cycles do not depend on them."""
 
 
 def encoder_cycles(folder, data):
-    """Clock cycles of a whole encoder on the array of :data:`SIZES`, predicted; simulation takes as many.
+    """Clock cycles of a whole encoder on the array of the table, predicted; simulation takes as many.
 
     Parameters
     ----------
@@ -30,4 +28,4 @@ def encoder_cycles(folder, data):
     with TemporaryDirectory() as aside:
         bundle = export_model(folder, Path(aside) / "pruned.pt", task=data.task,
                               rows=data.train[:CALIBRATION_ROWS])
-    return program_cycles(make_plan(bundle, SIZES))
+    return program_cycles(make_plan(bundle, PlanRequest(**ARRAY)))

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
-from benchmarks.task_cycles import SIZES
-from benchmarks.task_rows import TEXT
+from benchmarks.task_rows import ARRAY, TEXT
 from compressor.tasks import TASKS, glue_score
 
 
@@ -133,7 +132,7 @@ def _notes(results, rows, scores, tasks):
            "empty cells did not run. Every value is that of the validation set after the last step; no best "
            "epoch is chosen.")
     if dense := _cycles_of(results, "dense"):
-        yield (f"Cycles are those of the whole encoder on one array of 256 multipliers, {SIZES.tokens} "
+        yield (f"Cycles are those of the whole encoder on one array of 256 multipliers, {ARRAY['tokens']} "
                f"tokens, predicted (simulation takes exactly as many); dense takes {dense[0]:,}.")
     for task in (*tasks, TEXT):
         runs = [result for (_, other, _), result in results.items() if other == task]

@@ -13,6 +13,9 @@ TEXT = "text"
 EPOCH_SHARE = {"sst2": 0.2}
 """Share of every recipe's epochs that a large task runs; 1 for the others."""
 
+ARRAY = {"rows": 4, "lanes": 8, "tokens": 128}
+"""What every row's cycles are counted for: 256 multipliers, the recipes' longest sequences."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
