@@ -15,7 +15,8 @@ from pathlib import Path
 from hwgen.cost import cost_report
 from hwgen.devices import DEVICES
 from hwgen.encoder_program import whole_program
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.synthesis import synthesize
 from hwgen.verilog import TOP, write_verilog
 from tests.bundles import random_encoder_bundle

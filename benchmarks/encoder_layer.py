@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.linear_layers import verdict
 from compressor.bundle import save_bundle
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from sim.encoder_run import EncoderRequest, simulate_encoder
 from sim.open_build import open_build
 from tests.bundles import random_encoder_bundle

@@ -13,7 +13,7 @@ from benchmarks.linear_layers import verdict
 from compressor.bundle import save_bundle
 from hwgen.packaging import build
 from hwgen.placement import place, placement_lines
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from hwgen.toolchain import ToolError, find_tool
 from tests.bundles import random_encoder_bundle
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from compressor.bundle import save_bundle
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from sim.harness import build_harness
 from sim.open_build import open_build
 from sim.runner import SIM_DIRECTORY, SimulationRequest, simulate_layers

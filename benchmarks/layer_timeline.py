@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compressor.bundle import save_bundle
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from sim.encoder_run import EncoderRequest, simulate_encoder
 from sim.open_build import open_build
 from sim.recording import Recording

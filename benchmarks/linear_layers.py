@@ -13,7 +13,7 @@ from pathlib import Path
 from compressor.bundle import save_bundle
 from compressor.layer_weights import ROLES, layer_name
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from hwgen.program import linear_program
 from sim.open_build import open_build
 from sim.runner import SimulationRequest, simulate_layers

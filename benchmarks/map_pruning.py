@@ -15,7 +15,7 @@ import numpy as np
 
 from compressor.bundle import save_bundle
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from sim.encoder_run import EncoderBench
 from sim.open_build import open_build
 from tests.bundles import random_activations, random_encoder_bundle

@@ -19,7 +19,7 @@ from compressor.bundle import save_bundle
 from compressor.fake_encoder import FakeEncoder
 from compressor.fake_quantization import FakeLinear
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from hwgen.program import linear_program
 from rtl_templates.word_format import pack_words
 from sim import harness, hls_bench

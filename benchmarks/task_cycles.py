@@ -6,7 +6,8 @@ from tempfile import TemporaryDirectory
 from benchmarks.task_rows import ARRAY
 from compressor.model_export import export_model
 from hwgen.cost import program_cycles
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 
 CALIBRATION_ROWS = 16
 """Scales need rows; cycles do not depend on them."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from compressor import compress, export, load_task
 from hwgen.cost import cost_report
 from hwgen.encoder_program import whole_program
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 
 
 def structures(rows):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hwgen.devices import DEVICES
     from hwgen.doctor import examine
     from hwgen.plan import PlanError
-    from hwgen.results import refresh_report
+    from hwgen.report.refresh import refresh_report
     from hwgen.search_api import explore, explore_variants, fit
     from hwgen.toolchain import ToolError
 
@@ -44,6 +44,6 @@ __getattr__, __dir__ = lazy_names(__name__, {
     "DEVICES": "hwgen.devices",
     "examine": "hwgen.doctor",
     "PlanError": "hwgen.plan",
-    "refresh_report": "hwgen.results",
+    "refresh_report": "hwgen.report.refresh",
     "ToolError": "hwgen.toolchain",
 })

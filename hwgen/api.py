@@ -16,9 +16,10 @@ from hwgen.build_directory import load_plan, verify_build, verilog_files
 from hwgen.devices import DEVICES
 from hwgen.inspection import inspect_bundle
 from hwgen.plan import Plan, PlanError
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from hwgen.pool_choice import SIZES, PoolChoice, model_blocks, pool_choices
-from hwgen.results import record, refresh_report
+from hwgen.report.refresh import refresh_report
+from hwgen.results import record
 from hwgen.vendor import lattice
 from rtl_templates.array_spec import Accumulation, PoolStorage
 

@@ -233,7 +233,7 @@ def synth_command(directory, family, placing, seeds, as_json):
 @one_line_errors
 def report_command(directory, as_json):
     """Write report/index.html, summary.json and summary.md of BUILD, with everything that has run on it."""
-    from hwgen.results import refresh_report
+    from hwgen.report.refresh import refresh_report
 
     data = refresh_report(directory)
     if as_json:

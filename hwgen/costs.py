@@ -9,7 +9,8 @@ from compressor.layer_weights import STRUCTURES
 from compressor.text_file import StrPath, write_text
 from hwgen.cost import array_cycles
 from hwgen.memory_image import block_parts
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 
 FORMAT, SCHEMA_VERSION = "hwgen-costs", 1
 
@@ -24,7 +25,7 @@ def cost_table(bundle: Bundle, request: PlanRequest | None = None) -> dict[str, 
     Parameters
     ----------
     bundle : compressor.bundle.Bundle
-    request : hwgen.planner.PlanRequest, optional
+    request : hwgen.plan_request.PlanRequest, optional
 
     Returns
     -------

@@ -20,7 +20,8 @@ from hwgen.encoder_program import whole_program
 from hwgen.encoder_stream import stream_beats, stream_items
 from hwgen.model_sizes import BUS_BITS, CANDIDATE_LANES, ModelSizes
 from hwgen.plan import Plan, PlanError
-from hwgen.planner import USABLE, PlanRequest, make_plan, refusal
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import USABLE, make_plan, refusal
 from hwgen.program import Program, linear_program
 from hwgen.resource_model import modelled_resources
 from rtl_templates.array_spec import Accumulation, PoolStorage

@@ -14,15 +14,12 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 
-from compressor.bundle import Bundle, load_bundle
-from compressor.recipe_projection import project_bundle
-from compressor.recipes import Recipe
 from hwgen.design_points import OBJECTIVES, ROWS, DesignPoint, Evaluation, Evaluator, pareto_front
+from hwgen.explore_request import ExploreRequest
 from hwgen.explore_study import add_batch, known_points, one_line, open_study
 from hwgen.plan import PlanError
 from hwgen.planner import CANDIDATE_ROWS, CYCLES_TOLERANCE
@@ -33,45 +30,6 @@ BATCH = 200
 POPULATION = 50
 STALE_BATCHES = 2
 """Batches in a row without a new point after which a worker stops: the space is searched."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExploreRequest:
-    """What to search.
-
-    Parameters
-    ----------
-    model : str
-        Path of the bundle.
-    device : str
-    tokens : int or None
-    points : int
-        Different points to evaluate; fewer if there are no more.
-    storage : str
-        SQLAlchemy URL of the database, such as ``postgresql://user@host/database``.
-    study : str
-        Name of the study in it.
-    recipe : Recipe, optional
-        What prunes the bundle, which is dense then; nothing is trained.
-    """
-
-    model: str
-    device: str
-    tokens: int | None
-    points: int
-    storage: str
-    study: str
-    recipe: Recipe | None = None
-
-    def bundle(self) -> Bundle:
-        """The bundle whose accelerators are searched, read and projected anew.
-
-        Raises
-        ------
-        BundleError, RecipeError
-        """
-        bundle = load_bundle(Path(self.model))
-        return bundle if self.recipe is None else project_bundle(bundle, self.recipe)[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import sqlalchemy
 
 from compressor.bundle import Bundle
 from hwgen.design_points import DesignPoint, Evaluation, Evaluator
+from hwgen.explore_request import ExploreRequest
 from hwgen.plan import PlanError
-
-if TYPE_CHECKING:
-    from hwgen.design_search import ExploreRequest
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30
@@ -28,7 +26,7 @@ OPENINGS = 4
 """Attempts to open a study: when several workers make the tables of a new database, all but one fail."""
 
 
-def open_study(request: "ExploreRequest", evaluator: Evaluator) -> optuna.Study:
+def open_study(request: ExploreRequest, evaluator: Evaluator) -> optuna.Study:
     """The study of a request, made if it is not there; PlanError as in ``search_designs``."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     of = {"device": evaluator.device.name, "tokens": evaluator.tokens,
@@ -105,7 +103,7 @@ def add_batch(study: optuna.Study, search: Callable[[int], Iterable[Evaluation]]
 
 
 @contextmanager
-def one_line(request: "ExploreRequest") -> Iterator[None]:
+def one_line(request: ExploreRequest) -> Iterator[None]:
     """Turn what a database's driver raises into one line."""
     try:
         yield
@@ -117,7 +115,7 @@ def one_line(request: "ExploreRequest") -> Iterator[None]:
         raise PlanError(f"--storage {_shown(request)}: {line}{hint}") from error
 
 
-def _study(request: "ExploreRequest") -> optuna.Study:
+def _study(request: ExploreRequest) -> optuna.Study:
     for attempt in range(OPENINGS):
         time.sleep(attempt / 2)
         try:
@@ -140,7 +138,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _shown(request: "ExploreRequest") -> str:
+def _shown(request: ExploreRequest) -> str:
     """The database's URL, without its password."""
     try:
         return sqlalchemy.make_url(request.storage).render_as_string()

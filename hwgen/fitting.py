@@ -8,7 +8,8 @@ from compressor.bundle import Bundle
 from hwgen.cost import program_cycles
 from hwgen.encoder_program import whole_program
 from hwgen.plan import Plan, PlanError, configuration_hash
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from rtl_templates.array_spec import PoolStorage
 from rtl_templates.slot_assignment import SIZE, SlotAssignment
 

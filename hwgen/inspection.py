@@ -10,7 +10,8 @@ from compressor.bundle import Bundle
 from compressor.pools import build_pool
 from hwgen.cost import array_cycles, dense_array_cycles
 from hwgen.model_sizes import pool_assignment
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.resource_model import mux_luts, routing_luts
 
 SUMMED = ("weights", "kept", "nonzeros", "blocks", "present_blocks", "cycles", "dense_cycles")
@@ -23,7 +24,7 @@ def inspect_bundle(bundle: Bundle, request: PlanRequest | None = None) -> dict[s
     Parameters
     ----------
     bundle : compressor.bundle.Bundle
-    request : hwgen.planner.PlanRequest, optional
+    request : hwgen.plan_request.PlanRequest, optional
         Sizes for which cycles are counted; 4 rows of units and 8 lanes unless given.
 
     Returns

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +19,13 @@ from hwgen.devices import Device
 from hwgen.encoder_program import encoder_words
 from hwgen.memory_image import NM_SLOTS, block_parts, tile_ksteps
 from hwgen.plan import AttentionPlan, LayerPlan, Plan, PlanError, with_configuration
+from hwgen.plan_request import PlanRequest
 from hwgen.program import linear_buffer_words
 from hwgen.resource_model import modelled_resources
 from rtl_templates.array_spec import AcceleratorSpec, Accumulation, ArraySpec, EncoderSpec, PoolStorage
 from rtl_templates.encoder_units import EncoderUnitSpecs
 from rtl_templates.slot_assignment import SIZE, SlotAssignment
 from rtl_templates.word_format import token_groups, word_bits
-
-if TYPE_CHECKING:
-    from hwgen.planner import PlanRequest
 
 DEFAULT_BUS_BITS = 128
 """Width of the memory ports without a device, or half a word if that is more (512 at most)."""
@@ -69,7 +67,7 @@ def attention_plans(bundle: Bundle) -> tuple[AttentionPlan, ...]:
 class ModelSizes:
     """A bundle as the planner sees it: what does not depend on R and T, worked out once."""
 
-    def __init__(self, bundle: Bundle, request: "PlanRequest", names: Sequence[str] | None) -> None:
+    def __init__(self, bundle: Bundle, request: PlanRequest, names: Sequence[str] | None) -> None:
         unknown = [name for name in names or () if name not in bundle.layers]
         if unknown:
             raise PlanError(f"the bundle has no layer {unknown[0]!r}; it has {', '.join(bundle.layers)}")

@@ -35,7 +35,8 @@ from hwgen.fitting import fit_plan
 from hwgen.hls import files as hls
 from hwgen.memory_image import image_packets, pattern_memory, write_packets
 from hwgen.plan import Plan
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.program import listing
 from hwgen.report.files import write_report
 from hwgen.vendor.files import write_vendor_files
@@ -77,7 +78,7 @@ def build(model: StrPath, out: StrPath, request: PlanRequest | None = None,
     out : path
         Directory to write; an earlier build there is replaced, anything else is refused. It is written
         aside and renamed, so that a build is whole or absent.
-    request : hwgen.planner.PlanRequest, optional
+    request : hwgen.plan_request.PlanRequest, optional
     progress : callable(str), optional
         Called with what is about to be done.
     emit : sequence of str

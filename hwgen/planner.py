@@ -8,7 +8,8 @@ from compressor.bundle import Bundle
 from hwgen.devices import DEVICES, Device
 from hwgen.model_sizes import CANDIDATE_LANES, ModelSizes, device_resources
 from hwgen.plan import Plan, PlanError
-from rtl_templates.array_spec import AcceleratorSpec, Accumulation, PoolStorage
+from hwgen.plan_request import PlanRequest
+from rtl_templates.array_spec import AcceleratorSpec
 
 DEFAULT_ROWS, DEFAULT_LANES = 4, 8
 """Sizes without a device: 256 multipliers with a pool that keeps 8 of 16."""
@@ -24,37 +25,6 @@ stream sets the pace, three times the multipliers can buy 6 %."""
 
 NAMES = {"luts": "LUTs", "ffs": "flip-flops", "dsps": "DSPs", "rams": "RAM blocks",
          "urams": "UltraRAM blocks"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRequest:
-    """What the user fixed; None leaves the choice to the planner.
-
-    Parameters
-    ----------
-    device : str
-        One of hwgen.devices.DEVICES.
-    rows, lanes : int
-        Block units R (4R output rows at a time) and token lanes T.
-    storage : PoolStorage
-        Where the pattern pool is kept.
-    tokens : int
-        Longest sequence S.
-    bus_bits : int
-        Width of the memory ports.
-    accumulation : Accumulation
-    linear_only : bool
-        Leave out the encoder units, even if the bundle has operators.
-    """
-
-    device: str | None = None
-    rows: int | None = None
-    lanes: int | None = None
-    storage: PoolStorage | None = None
-    tokens: int | None = None
-    bus_bits: int | None = None
-    accumulation: Accumulation | None = None
-    linear_only: bool = False
 
 
 @dataclass(frozen=True, order=True)

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressor.bundle import Bundle, load_bundle
 from compressor.text_file import StrPath, write_text
-from hwgen.build_directory import MANIFEST, BuildError, load_plan, verify_build
-from hwgen.report.files import write_report
+from hwgen.build_directory import MANIFEST, BuildError, verify_build
 
 RESULTS = "results"
 TIMELINE = "timeline.svg"
@@ -114,22 +112,6 @@ def timeline(directory: StrPath) -> str | None:
     """Text of the picture of the units over time; None if no run was recorded."""
     path = timeline_path(directory)
     return path.read_text() if path.is_file() else None
-
-
-def refresh_report(directory: StrPath, bundle: Bundle | None = None) -> dict[str, Any]:
-    """Write a build's report anew, with everything that has run on it; the report's data.
-
-    ``bundle`` is the build's own if it was read before.
-
-    Raises
-    ------
-    BuildError, PlanError, BundleError
-        If the directory is no build, or damaged.
-    """
-    directory = Path(directory)
-    plan = load_plan(directory)
-    bundle = bundle or load_bundle(directory / "bundle.pt")
-    return write_report(directory, bundle, plan, recorded(directory), timeline(directory))
 
 
 def _manifest_digest(directory: Path) -> str | None:

@@ -9,7 +9,8 @@ from compressor.bundle import load_bundle
 from compressor.recipes import Recipe, combined_recipes, load_recipe
 from compressor.text_file import StrPath, write_text
 from hwgen.design_points import Evaluator
-from hwgen.design_search import Exploration, ExploreRequest, search_all, search_designs
+from hwgen.design_search import Exploration, search_all, search_designs
+from hwgen.explore_request import ExploreRequest
 from hwgen.plan import PlanError
 from hwgen.report.explore_page import ExplorePage, explore_data, explore_page
 from hwgen.report.files import render

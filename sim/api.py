@@ -8,7 +8,8 @@ from compressor.text_file import StrPath
 from hwgen import api
 from hwgen.design_points import Evaluation
 from hwgen.plan import PlanError
-from hwgen.results import record, record_timeline, refresh_report, timeline_path
+from hwgen.report.refresh import refresh_report
+from hwgen.results import record, record_timeline, timeline_path
 from sim import evaluation
 from sim.encoder_run import EncoderRequest, simulate_encoder
 from sim.harness import MemoryTiming

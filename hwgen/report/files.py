@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -16,16 +16,14 @@ from hwgen.plan import Plan
 from hwgen.report.page import make_page
 from hwgen.report.summary import summarize
 from hwgen.report.theme import DARK, LIGHT
-
-if TYPE_CHECKING:  # results write reports
-    from hwgen.results import Result
+from hwgen.results import Result
 
 REPORT = "report"
 FILES = ("index.html", "summary.json", "summary.md")
 """They tell of runs that come after a build, so the build's manifest does not list them."""
 
 
-def write_report(directory: StrPath, bundle: Bundle, plan: Plan, results: "Sequence[Result]" = (),
+def write_report(directory: StrPath, bundle: Bundle, plan: Plan, results: Sequence[Result] = (),
                  timeline: str | None = None) -> dict[str, Any]:
     """Write the report of a build, each file aside then renamed.
 

@@ -8,7 +8,8 @@ import pytest
 from hwgen.cost import array_cycles, cost_report, dense_array_cycles, predict_program, stream_tiles
 from hwgen.memory_image import weight_image
 from hwgen.plan import LayerPlan
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.program import chained_program, linear_program
 from tests.bundles import random_bundle as uncached_random_bundle
 

@@ -10,7 +10,8 @@ from compressor.budget import CostTable
 from compressor.bundle import save_bundle
 from hwgen.cli import main
 from hwgen.costs import cost_table, write_costs
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from tests.bundles import random_encoder_bundle
 
 SIZES = {"hidden": 64, "layers": 2, "heads": 4, "ffn": 256, "max_tokens": 32}

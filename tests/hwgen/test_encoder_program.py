@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hwgen.encoder_program import encoder_program
 from hwgen.encoder_stream import encoder_packets, stream_beats, stream_items
 from hwgen.plan import Plan, PlanError
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.program import linear_program
 from rtl_templates.program_format import Descriptor, Opcode, Unit
 from rtl_templates.word_format import pack_words, unpack_words

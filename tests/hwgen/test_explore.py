@@ -15,11 +15,13 @@ from hwgen import design_search
 from hwgen.cli import main
 from hwgen.cost import cost_report, program_cycles
 from hwgen.design_points import DesignPoint, Evaluator, dominates, pareto_front, with_share
-from hwgen.design_search import ExploreRequest, all_points, search_designs
+from hwgen.design_search import all_points, search_designs
 from hwgen.encoder_program import whole_program
+from hwgen.explore_request import ExploreRequest
 from hwgen.explore_study import known_points, open_study
 from hwgen.plan import PlanError
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.report.explore_page import explore_data, explore_page
 from hwgen.report.files import render
 from hwgen.smallest import SHARE_STEPS, smallest

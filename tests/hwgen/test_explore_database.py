@@ -16,7 +16,8 @@ import sqlalchemy
 
 from compressor.bundle import load_bundle, save_bundle
 from hwgen.design_points import Evaluator
-from hwgen.design_search import ExploreRequest, search_designs
+from hwgen.design_search import search_designs
+from hwgen.explore_request import ExploreRequest
 from hwgen.explore_study import known_points, open_study
 from hwgen.plan import PlanError
 from tests.bundles import random_encoder_bundle

@@ -17,7 +17,8 @@ from compressor.recipe_projection import project_bundle
 from compressor.recipes import Recipe
 from hwgen.cli import main
 from hwgen.design_points import OBJECTIVES, Evaluation
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.search_api import explore_variants
 from hwgen.variants import Variant, common_front
 from tests.bundles import random_encoder_bundle

@@ -15,7 +15,8 @@ from hwgen import cli, packaging
 from hwgen.fitting import fit_plan
 from hwgen.packaging import BuildError, build, load_plan, verify_build
 from hwgen.plan import Plan, PlanError
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from rtl_templates.accelerator import emit_verilog
 from rtl_templates.array_spec import PoolStorage
 from tests.bundles import random_bundle, random_encoder_bundle

@@ -21,7 +21,8 @@ from hwgen.hls.files import COMPILER_FLAGS, hls_contexts
 from hwgen.memory_image import LayerImage
 from hwgen.packaging import EMITTERS, BuildError, build, verify_build, verilog_files
 from hwgen.plan import PlanError
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.templates import render
 from rtl_templates.array_spec import PoolStorage
 from tests.bundles import random_bundle, random_encoder_bundle

@@ -11,7 +11,8 @@ from compressor.pools import build_pool
 from hwgen.image_reader import ImageError, read_image
 from hwgen.memory_image import kept_columns, pattern_memory, tile_ksteps, weight_image, write_image
 from hwgen.plan import PlanError
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from rtl_templates.array_spec import PoolStorage
 from tests.bundles import random_bundle as uncached_random_bundle
 

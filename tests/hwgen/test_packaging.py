@@ -14,7 +14,7 @@ from hwgen import packaging
 from hwgen.image_reader import read_image
 from hwgen.packaging import BuildError, build, load_plan, verify_build
 from hwgen.plan import PlanError
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from hwgen.program import linear_program
 from rtl_templates.array_spec import PoolStorage
 from rtl_templates.program_format import Descriptor
@@ -111,7 +111,7 @@ def test_no_file_of_a_build_names_the_machine(built):
 
 
 def test_a_build_in_another_process_has_the_same_bytes(built, model, tmp_path):
-    script = ("import sys; from hwgen.packaging import build; from hwgen.planner import PlanRequest; "
+    script = ("import sys; from hwgen.packaging import build; from hwgen.plan_request import PlanRequest; "
               "build(sys.argv[1], sys.argv[2], PlanRequest(rows=2, lanes=4, tokens=9))")
     subprocess.run([sys.executable, "-c", script, str(model), str(tmp_path / "other")], check=True,
                    env={**os.environ, "PYTHONHASHSEED": "12345"})

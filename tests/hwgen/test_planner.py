@@ -13,7 +13,8 @@ from compressor.pools import build_pool
 from hwgen.devices import BRAM36, DEVICES, EBR18
 from hwgen.model_sizes import CANDIDATE_LANES
 from hwgen.plan import Plan, PlanError, configuration_hash
-from hwgen.planner import CANDIDATE_ROWS, USABLE, PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import CANDIDATE_ROWS, USABLE, make_plan
 from hwgen.program import linear_program
 from hwgen.resource_model import modelled_resources, routing_luts
 from rtl_templates.array_spec import Accumulation, PoolStorage

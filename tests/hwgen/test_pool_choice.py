@@ -12,7 +12,8 @@ from compressor.pools import PoolError, build_pool
 from compressor.tasks import TASKS
 from compressor.tiny_model import build_tiny_model
 from hwgen.cli import main
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.pool_choice import model_blocks, pool_choices
 from tests.bundles import random_bundle
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hwgen.hazards import with_waits
 from hwgen.memory_image import weight_image
 from hwgen.plan import PlanError
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.program import chained_program, linear_buffer_words, linear_program, listing
 from rtl_templates.program_format import Descriptor, Opcode, Unit
 from rtl_templates.word_format import pack_words, unpack_words

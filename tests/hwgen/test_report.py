@@ -12,14 +12,16 @@ import pytest
 from jinja2 import UndefinedError
 
 from hwgen.packaging import build, verify_build
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.report.charts import roofline, stacked
 from hwgen.report.files import render, write_report
 from hwgen.report.origin import MEANINGS
 from hwgen.report.page import ROLE_COLORS, make_page
 from hwgen.report.pictures import corner_picture, layer_picture
+from hwgen.report.refresh import refresh_report
 from hwgen.report.summary import summarize
-from hwgen.results import Result, record, record_timeline, recorded, refresh_report
+from hwgen.results import Result, record, record_timeline, recorded
 from tests.bundles import random_bundle, random_encoder_bundle
 
 NAMESPACE = "{http://www.w3.org/1999/xhtml}"

@@ -9,7 +9,8 @@ from playwright.sync_api import expect, sync_playwright
 from hwgen.design_points import Evaluator, pareto_front
 from hwgen.design_search import Exploration, all_points
 from hwgen.plan import PlanError
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.report.explore_page import explore_data, explore_page
 from hwgen.report.files import render, write_report
 from tests.browser.chromium import MISSING, launch_options

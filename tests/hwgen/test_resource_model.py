@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.resource_model import encoder_costs, memories, modelled_resources
 from hwgen.synthesis import synthesize
 from rtl_templates.accelerator import emit_verilog

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from compressor.pools import build_pool
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.synthesis import READ_PRIMITIVES
 from hwgen.toolchain import ToolError, find_tool
 from hwgen.verilog import TOP, tidy, write_verilog

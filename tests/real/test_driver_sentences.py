@@ -18,7 +18,7 @@ from compressor.reload import encode, to_tokenizer
 from compressor.task_files import read_rows
 from hwgen.driver import Accelerator
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from sim.simulated_device import SimulatedDevice
 
 SENTENCES, TOKENS = 6, 32

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hwgen.encoder_program import encoder_program
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from hwgen.program import linear_program
 from rtl_templates.array_spec import EncoderSpec
 from rtl_templates.descriptor_check import DescriptorCheck

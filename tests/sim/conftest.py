@@ -7,7 +7,7 @@ import pytest
 from compressor.bundle import save_bundle
 from hwgen import packaging
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from sim.open_build import open_build
 from tests.bundles import random_bundle, random_encoder_bundle
 from tests.sim.driver_testing import REQUEST, make_built

@@ -6,7 +6,7 @@ from pathlib import Path
 from compressor.bundle import load_bundle, save_bundle
 from compressor.golden_model import GoldenModel
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from rtl_templates.array_spec import PoolStorage
 from tests.bundles import random_encoder_bundle
 

@@ -8,7 +8,7 @@ from compressor.bundle import save_bundle
 from compressor.pools import PatternPool, build_pool
 from hwgen.packaging import build
 from hwgen.plan import PlanError
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from rtl_templates.array_spec import Accumulation, PoolStorage
 from sim.encoder_run import EncoderBench
 from sim.harness import MemoryTiming

@@ -6,7 +6,7 @@ from functools import cache
 
 from compressor.bundle import save_bundle
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from sim.open_build import open_build
 
 

@@ -13,7 +13,7 @@ from compressor.pools import build_pool
 from compressor.structures import Pattern
 from hwgen.cli import main
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from rtl_templates.array_spec import PoolStorage
 from sim.encoder_run import EncoderBench, EncoderRequest, simulate_encoder
 from sim.evaluation import evaluate_build

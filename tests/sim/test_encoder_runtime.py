@@ -11,7 +11,8 @@ from hwgen.encoder_stream import encoder_packets, stream_items
 from hwgen.fitting import fit_plan
 from hwgen.memory_image import pattern_memory
 from hwgen.plan import Plan
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from rtl_templates.accelerator import emit_verilog
 from rtl_templates.array_spec import PoolStorage
 from rtl_templates.program_format import SIDE_BANK, Descriptor, Opcode

@@ -9,7 +9,8 @@ import sim.harness
 from compressor.pools import build_pool
 from hwgen.encoder_program import encoder_program
 from hwgen.encoder_stream import encoder_packets, stream_items
-from hwgen.planner import PlanRequest, make_plan
+from hwgen.plan_request import PlanRequest
+from hwgen.planner import make_plan
 from rtl_templates.accelerator import emit_verilog
 from rtl_templates.timing import NominalMemory, predict
 from rtl_templates.word_format import pack_words, unpack_words

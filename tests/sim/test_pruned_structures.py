@@ -8,7 +8,7 @@ from compressor.tasks import load_task
 from compressor.text_data import load_text
 from compressor.training_run import run_training
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from sim.encoder_run import EncoderRequest, simulate_encoder
 from sim.open_build import open_build
 from sim.runner import SIM_DIRECTORY

@@ -12,7 +12,7 @@ import pytest
 
 from compressor.bundle import save_bundle
 from hwgen.packaging import build
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from hwgen.toolchain import find_tool
 from rtl_templates.program_format import Opcode
 from rtl_templates.sequencer import Sequencer

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from compressor.pools import build_pool
 from hwgen.build_directory import BuildError
 from hwgen.plan import PlanError
-from hwgen.planner import PlanRequest
+from hwgen.plan_request import PlanRequest
 from hwgen.program import chained_program, linear_program
 from rtl_templates.array_spec import PoolStorage
 from sim.cli import sim
