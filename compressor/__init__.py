@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compressor.bundle import Bundle, BundleError, load_bundle
     from compressor.comparison import compare_runs
     from compressor.model_dir import ModelDirError
-    from compressor.recipes import Recipe, RecipeError
+    from compressor.recipes import Recipe, RecipeError, changed_recipe, load_recipe
     from compressor.run_guards import OutputError, TrainingError
     from compressor.task_files import TaskError
     from compressor.tasks import TaskData, load_task
@@ -38,10 +38,12 @@ __all__ = [
     "TaskData",
     "TaskError",
     "TrainingError",
+    "changed_recipe",
     "compare_runs",
     "compress",
     "export",
     "load_bundle",
+    "load_recipe",
     "load_task",
     "measure_layers",
     "plan_compression",
@@ -57,7 +59,7 @@ __getattr__, __dir__ = lazy_names(__name__, {
     **dict.fromkeys(("Bundle", "BundleError", "load_bundle"), "compressor.bundle"),
     "compare_runs": "compressor.comparison",
     "ModelDirError": "compressor.model_dir",
-    **dict.fromkeys(("Recipe", "RecipeError"), "compressor.recipes"),
+    **dict.fromkeys(("Recipe", "RecipeError", "changed_recipe", "load_recipe"), "compressor.recipes"),
     **dict.fromkeys(("OutputError", "TrainingError"), "compressor.run_guards"),
     "TaskError": "compressor.task_files",
     **dict.fromkeys(("TaskData", "load_task"), "compressor.tasks"),

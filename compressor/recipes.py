@@ -195,14 +195,14 @@ class Recipe(Section):
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-def changed_recipe(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
+def changed_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with other values.
 
     Parameters
     ----------
     recipe : Recipe
-    changes : dict of str to str
-        Values as YAML, by key with dots; stages by their number from 0.
+    changes : dict of str to value
+        By key with dots, stages by their number from 0; a text is read as YAML.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def changed_recipe(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
         If a key leads nowhere, or the result is no recipe.
 
     >>> recipe = Recipe.from_dict({"schema_version": 1, "stages": [{"method": "admm", "epochs": 1}]})
-    >>> changed_recipe(recipe, {"stages.0.rho": "0.5", "training.seed": "3"}).stages[0].rho
+    >>> changed_recipe(recipe, {"stages.0.rho": "0.5", "training.seed": 3}).stages[0].rho
     0.5
     """
     values = recipe.to_dict()
@@ -219,10 +219,23 @@ def changed_recipe(recipe: Recipe, changes: Mapping[str, str]) -> Recipe:
         try:
             for part in path[:-1]:
                 place = place[int(part) if isinstance(place, list) else part]
-            place[int(path[-1]) if isinstance(place, list) else path[-1]] = yaml.safe_load(value)
+            last = int(path[-1]) if isinstance(place, list) else path[-1]
+            place[last] = yaml.safe_load(value) if isinstance(value, str) else value
         except (KeyError, IndexError, ValueError, TypeError, yaml.YAMLError) as error:
             raise RecipeError(f"{key}={value}: no such place in the recipe ({error})") from error
     return Recipe.from_dict(values, source=", ".join(f"{key}={value}" for key, value in changes.items()))
+
+
+def parse_change(text: str) -> tuple[str, str]:
+    """Key of a recipe and another value of it, from a text KEY=VALUE; RecipeError if it is none.
+
+    >>> parse_change("pool.balance=row")
+    ('pool.balance', 'row')
+    """
+    key, _, value = text.partition("=")
+    if not (key and value):
+        raise RecipeError(f"--set {text}: not KEY=VALUE, a key of the recipe and its value")
+    return key, value
 
 
 def parse_changes(texts: Iterable[str]) -> dict[str, list[str]]:
@@ -231,13 +244,7 @@ def parse_changes(texts: Iterable[str]) -> dict[str, list[str]]:
     >>> parse_changes(["pool.size=16,32"])
     {'pool.size': ['16', '32']}
     """
-    changes = {}
-    for text in texts:
-        key, found, values = text.partition("=")
-        if not (key and found and values):
-            raise RecipeError(f"{text!r} is not KEY=VALUE,VALUE...: a key of the recipe and what to try")
-        changes[key] = values.split(",")
-    return changes
+    return {key: values.split(",") for key, values in map(parse_change, texts)}
 
 
 def combined_recipes(recipe: Recipe, changes: Mapping[str, Sequence[Any]]) -> dict[str, Recipe]:

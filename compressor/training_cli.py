@@ -24,6 +24,9 @@ def data_options(command):
 def _run_options(command):
     """Options of every command that trains."""
     for option in reversed((
+        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
+                     help="Another value in the recipe, as YAML: key with dots, stages by their number "
+                          "from 0 (training.seed=1, stages.0.epochs=2); may be repeated."),
         click.option("--model", "model_name", required=True,
                      help='Directory or hub id of a BERT, RoBERTa or DistilBERT; "tiny" builds a small '
                           "BERT."),
@@ -70,10 +73,12 @@ def _run(function, plan_function, recipe, options, **rows):
     out, dry_run, as_json = options["out"], options["dry_run"], options["as_json"]
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'; only --dry-run goes without.")
-    from compressor.recipes import load_recipe
+    from compressor.recipes import changed_recipe, load_recipe, parse_change
 
     try:
         checked = load_recipe(recipe)  # before torch loads, which takes seconds
+        if options["changes"]:
+            checked = changed_recipe(checked, dict(map(parse_change, options["changes"])))
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     import torch

@@ -127,6 +127,29 @@ def test_recipe_errors_come_before_everything_else(recipe, tmp_path):
     assert "no such recipe file or preset; presets: admm-2to4, admm-pattern-50, " in result.output
 
 
+def test_values_of_the_recipe_can_be_set(recipe, tmp_path):
+    out = tmp_path / "out"
+    changes = ("--set", "training.seed=7", "--set", "pool.size=16", "--set", "stages.0.rho=0.01")
+    result = compress(*train_arguments(recipe, out), *changes)
+    assert result.exit_code == 0, result.output
+    trained = Recipe.from_yaml(out / "recipe.yaml")
+    assert (trained.training.seed, trained.pool.size, trained.stages[0].rho) == (7, 16, 0.01)
+    assert len(json.loads((out / "compression.json").read_text())["pool"]["patterns"]) == 16
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ("training.seed", "Error: --set training.seed: not KEY=VALUE, a key of the recipe and its value"),
+    ("stages.2.rho=1", "Error: stages.2.rho=1: no such place in the recipe (list index out of range)"),
+    ("training.sed=1", "Error: training.sed=1: training.sed: unknown key"),
+    ("pool.size=0", "Error: pool.size=0: pool.size: "),
+])
+def test_what_is_set_is_checked_first(change, message, recipe, tmp_path):
+    result = compress(*train_arguments(recipe, tmp_path / "out"), "--set", change)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert result.output.startswith(message)
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_many_tokens_for_the_model(recipe, tmp_path):
     assert compress(*train_arguments(recipe, tmp_path / "out")).exit_code == 0
     recipe.write_text(RECIPE.replace("EPOCHS", "1").replace("24", "48"))

@@ -123,7 +123,7 @@ def test_trained_bundles_are_compared(models, explored):
     (("--model=dense.pt", "--recipe=asp-2to4"), "recipes need --train-from"),
     (("--model=dense.pt", "--model=nm.pt", "--recipe=asp-2to4", "--train-from=x"), "give one --model, not 2"),
     (("--model=dense.pt", "--set=pool.size=16"), "go with --recipe"),
-    (("--model=dense.pt", "--recipe=asp-2to4", "--set=pool.size"), "is not KEY=VALUE"),
+    (("--model=dense.pt", "--recipe=asp-2to4", "--set=pool.size"), "--set pool.size: not KEY=VALUE"),
     (("--model=dense.pt", "--recipe=asp-2to4", "--set=no.such=1", "--train-from=x"), "no such place"),
     (("--model=dense.pt", "--recipe=none", "--train-from=x"), "none: no such recipe file or preset"),
     (("--model=dense.pt", "--recipe=quantize", "--train-from=x"), "quantize: .* training decides what"),
