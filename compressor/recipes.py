@@ -275,7 +275,7 @@ def as_recipe(recipe: "Recipe | Mapping[str, Any] | StrPath") -> Recipe:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A preset by its name, or a recipe file by its path."""
+    """A preset by its name, or a recipe file by its path; RecipeError if it is neither, or no recipe."""
     if name in preset_names():
         return Recipe.preset(name)
     if not Path(name).is_file():
