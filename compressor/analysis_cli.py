@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from compressor.command_errors import one_line_errors
 from compressor.training_cli import data_options
 
 
@@ -19,12 +20,10 @@ def compare(runs, as_json, plot):
     from compressor.pictures import comparison_picture
     from compressor.text_file import write_text
 
-    try:
+    with one_line_errors():
         rows = compare_runs(runs)
         if plot:
             write_text(plot, comparison_picture(rows))
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -54,12 +53,10 @@ def sensitivity(recipe, model_name, task, data, train_rows, validation_rows, den
     """
     from compressor import api
 
-    try:
+    with one_line_errors():
         found = api.measure_layers(recipe, model=model_name, task=task, data=data, train_rows=train_rows,
                                    validation_rows=validation_rows, density=density,
                                    retrain_steps=retrain_steps, out=out)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -85,11 +82,9 @@ def sweep(recipe, changes, model_name, task, data, train_rows, validation_rows, 
     from compressor.comparison import compare_runs, markdown_table
     from compressor.recipes import parse_changes
 
-    try:
+    with one_line_errors():
         rows = compare_runs(api.sweep(recipe, parse_changes(changes), model=model_name, task=task, out=out,
                                       data=data, train_rows=train_rows, validation_rows=validation_rows))
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
     click.echo(json.dumps(rows, indent=1) if as_json else markdown_table(rows))
 
 
@@ -105,11 +100,9 @@ def weights(models, out, bins, as_json):
     from compressor.pictures import weight_histogram, weight_picture
     from compressor.text_file import write_text
 
-    try:
+    with one_line_errors():
         found = [weight_histogram(model, bins=bins) for model in models]
         write_text(out, weight_picture(found))
-    except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps([{"title": histogram.title, "zeros": histogram.zeros,
                                 "deviation": histogram.deviation, "counts": histogram.counts.tolist()}

@@ -4,18 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
-
 from compressor.bundle import Bundle, BundleError, load_bundle
 from compressor.calibration import DEFAULT_METHODS, Methods
 from compressor.model_dir import COMPRESSION_FILE, read_compression
 from compressor.model_export import export_model
 from compressor.recipes import Recipe, as_recipe, combined_recipes
-from compressor.reload import to_model, to_tokenizer
+from compressor.reload import quiet_loading, to_model, to_tokenizer
 from compressor.sensitivity import run_sensitivity
 from compressor.tasks import TaskData, load_task
 from compressor.text_data import load_text
-from compressor.text_file import StrPath
+from compressor.text_file import StrPath, make_folder
 from compressor.training_plan import plan_training
 from compressor.training_run import RunResult, run_training
 
@@ -228,13 +226,14 @@ def export(model: StrPath, out: StrPath = "pruned.pt", *, task: str | TaskData |
                          "scales of whole encoders minimize the square error")
     methods = Methods(inputs=input_method or DEFAULT_METHODS.inputs,
                       outputs=output_method or DEFAULT_METHODS.outputs) if linear_only else None
-    transformers_logging.disable_progress_bar()
+    quiet_loading()
     if not isinstance(task, TaskData):
         task = load_task(task or read_compression(model).task, data=data, train_rows=rows,
                          validation_rows=validation_rows or 1)
     elif data is not None:
         raise TypeError("data has no place beside rows that are loaded already; leave it out")
     first_split = next(iter(task.validation.values()))
+    make_folder(Path(out).parent)  # before what takes long
     return export_model(model, out, task=task.task, rows=task.train[:rows],
                         validation=first_split[:validation_rows], methods=methods,
                         attention_maps=attention_maps, note=note)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from compressor.bundle_checks import BundleError, check_keys, fail
-from compressor.text_file import StrPath
+from compressor.text_file import StrPath, make_folder, writing
 
 FORMAT = "hwgen-bundle"
 SCHEMA_VERSION = 1
@@ -38,6 +38,7 @@ def write_container(sections: Mapping[str, Any], path: StrPath) -> None:
     ------
     BundleError
         If a value is not plain.
+    WriteError
     """
     raw: dict[str, Any] = {"format": FORMAT, "schema_version": SCHEMA_VERSION}
     raw.update((key, sections[key]) for key in SECTIONS)
@@ -45,13 +46,14 @@ def write_container(sections: Mapping[str, Any], path: StrPath) -> None:
     buffer = io.BytesIO()  # torch.save to a path would write the path's name into the file
     torch.save(raw, buffer)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_bytes(buffer.getbuffer())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            aside.write_bytes(buffer.getbuffer())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def read_container(path: StrPath) -> dict[str, Any]:
@@ -128,6 +130,9 @@ def _load(path: StrPath) -> Any:
     except pickle.UnpicklingError as error:
         raise BundleError("not a bundle: it holds Python objects other than tensors and plain "
                           f"values; refused, and nothing was executed; {_REMEDY}") from error
+    except IsADirectoryError as error:
+        raise BundleError(f"a folder, not a bundle; `compress export {path} -o pruned.pt` makes one of a "
+                          "model directory") from error
     except OSError as error:
         raise BundleError(f"cannot be read: {error.strerror}") from error
     except Exception as error:  # torch and zipfile raise many kinds for damaged archives

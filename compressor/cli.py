@@ -5,6 +5,7 @@ import json
 import click
 
 from compressor.analysis_cli import compare, sensitivity, sweep, weights
+from compressor.command_errors import one_line_errors
 from compressor.export_cli import export, verify
 from compressor.training_cli import recover, train
 
@@ -20,7 +21,7 @@ def main():
 @click.option("--json", "as_json", is_flag=True, help="Print descriptions by name, or the recipe, as JSON.")
 def presets(name, as_json):
     """List the recipes that come with the package, or print one: `compress presets NAME`."""
-    from compressor.recipes import PRESET_DIR, Recipe, RecipeError, preset_names
+    from compressor.recipes import PRESET_DIR, Recipe, preset_names
 
     texts = {preset: (PRESET_DIR / f"{preset}.yaml").read_text(encoding="utf-8") for preset in preset_names()}
     if name is None:
@@ -28,10 +29,8 @@ def presets(name, as_json):
         click.echo(json.dumps(lines) if as_json else
                    "\n".join(f"{preset:24} {line}" for preset, line in lines.items()))
         return
-    try:
+    with one_line_errors():
         recipe = Recipe.preset(name)
-    except RecipeError as error:
-        raise click.ClickException(str(error)) from error
     click.echo(json.dumps(recipe.to_dict()) if as_json else texts[name].rstrip("\n"))
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from compressor.command_errors import one_line_errors
+
 
 @click.command()
 @click.argument("model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -33,10 +35,8 @@ def export(model_dir, out, threads, as_json, **options):
 
     if threads:
         torch.set_num_threads(threads)
-    try:
+    with one_line_errors():
         bundle = api.export(model_dir, out, note=lambda line: click.echo(line, err=True), **options)
-    except (ValueError, OSError) as error:  # BundleError, ModelDirError, TaskError: all say one line
-        raise click.ClickException(str(error)) from error
     compared = bundle.metrics.get("quantization", {})
     if as_json:
         click.echo(json.dumps({"bundle": str(out), **bundle.summary(), "quantization": compared}))

@@ -36,10 +36,12 @@ def weight_histogram(model, *, bins=80):
     """WeightHistogram of a model, or of the one in a directory."""
     from transformers import AutoModel
 
+    from compressor.reload import quiet_loading
     from compressor.targets import target_layers
 
     title = "model"
     if isinstance(model, str | os.PathLike):
+        quiet_loading()
         title, model = Path(model).name, AutoModel.from_pretrained(model)
     values = np.concatenate([target.module.weight.detach().float().numpy().ravel()
                              for target in target_layers(model).values()])

@@ -14,6 +14,12 @@ from compressor.bundle import Bundle
 from compressor.bundle_checks import BundleError, check_choice
 
 
+def quiet_loading() -> None:
+    """Keep Transformers' bars, and its reports on heads that a model lacks, off the terminal."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
 def encoder_of(model):
     """The part of a Hugging Face model that layer names are relative to."""
     return model.base_model

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from compressor.stage_callback import latest_checkpoint
 from compressor.stage_checkpoint import CheckpointError
+from compressor.text_file import WriteError
 
 
 class TrainingError(ValueError):
@@ -62,7 +63,7 @@ def whole_or_gone(folder):
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError
         shutil.rmtree(folder, ignore_errors=True)
-        raise TrainingError(f"{folder}: cannot be written: {_first_line(error)}. "
+        raise TrainingError(f"{folder}: cannot be written: {_reason(error)}. "
                             f"{_last(folder.parent)}") from error
 
 
@@ -72,12 +73,12 @@ def explained(out, checkpoints):
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{out}: cannot be written: {_first_line(error)}. "
-                            f"{_last(checkpoints)}") from error
+        what = str(error) if isinstance(error, WriteError) else f"{out}: cannot be written: {_reason(error)}"
+        raise TrainingError(f"{what}. {_last(checkpoints)}") from error
 
 
-def _first_line(error):
-    return str(error).strip().partition("\n")[0]
+def _reason(error):
+    return getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
 
 
 def _last(checkpoints):

@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from compressor.spans import EncodedSpans
 from compressor.stages import StageState
 from compressor.starting_model import load_model
 from compressor.tasks import TaskData
-from compressor.text_file import StrPath, write_text
+from compressor.text_file import StrPath, make_folder, write_text
 
 BATCH = 64
 
@@ -41,6 +42,8 @@ def run_sensitivity(recipe: Recipe, *, model_name: str, data: TaskData, density:
     out : path, optional
         File for ``budget.sensitivity``; written aside, then renamed.
     """
+    if out is not None:
+        make_folder(Path(out).parent)  # before what takes long
     plain = recipe.model_copy(update={"budget": None, "distillation": None})
     model, tokenizer = load_model(model_name, data, recipe)
     state = StageState(model, plain)

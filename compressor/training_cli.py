@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from compressor.command_errors import one_line_errors
+
 
 def data_options(command):
     """Options of every command that reads a task."""
@@ -75,19 +77,17 @@ def _run(function, plan_function, recipe, options, **rows):
         raise click.UsageError("Missing option '--out'; only --dry-run goes without.")
     from compressor.recipes import changed_recipe, load_recipe, parse_change
 
-    try:
+    with one_line_errors():
         checked = load_recipe(recipe)  # before torch loads, which takes seconds
         if options["changes"]:
             checked = changed_recipe(checked, dict(map(parse_change, options["changes"])))
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
     import torch
 
     from compressor import api
 
     if options["threads"]:
         torch.set_num_threads(options["threads"])
-    try:
+    with one_line_errors():
         if dry_run:
             plan = getattr(api, plan_function)(checked, model=options["model_name"], **rows)
             if as_json:
@@ -97,8 +97,6 @@ def _run(function, plan_function, recipe, options, **rows):
             return
         result = getattr(api, function)(checked, model=options["model_name"], out=out,
                                         resume=options["resume"], overwrite=options["overwrite"], **rows)
-    except ValueError as error:  # RecipeError, TaskError, OutputError, ...: all say one line
-        raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(result.to_dict()))
     if not result.finished:

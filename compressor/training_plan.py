@@ -3,10 +3,9 @@
 import tempfile
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
-
 from compressor.model_dir import describe, summarize
 from compressor.recipes import Recipe
+from compressor.reload import quiet_loading
 from compressor.removed_units import compact
 from compressor.starting_model import check_distillation, given_compression, has_scattered_units, load_model
 from compressor.structures import Dense
@@ -25,8 +24,7 @@ def plan_training(recipe: Recipe, *, model_name: str, data: TaskData) -> dict[st
         asked of), ``warnings``, ``budget`` if the recipe has
         one (for the weights as they are), and the storage figures of :func:`compressor.model_dir.summarize`.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_loading()
     check_distillation(recipe, data.task)
     given = given_compression(recipe, model_name)
     model, tokenizer = load_model(model_name, data, recipe)

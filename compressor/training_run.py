@@ -9,7 +9,6 @@ from typing import Any
 
 from accelerate import PartialState
 from transformers import DataCollatorWithPadding, PrinterCallback, ProgressCallback
-from transformers.utils import logging as transformers_logging
 
 from compressor.encoding import EncodedRows
 from compressor.model_dir import (
@@ -22,6 +21,7 @@ from compressor.model_dir import (
 )
 from compressor.progress import JsonLog, ProgressBar, say
 from compressor.recipes import Recipe
+from compressor.reload import quiet_loading
 from compressor.removed_units import compact
 from compressor.run_guards import OutputError, explained
 from compressor.spans import EncodedSpans
@@ -81,8 +81,7 @@ def run_training(recipe: Recipe, *, model_name: str, data: TaskData, out: StrPat
     TrainingError
         If the loss or a weight is no longer finite, or a file cannot be written.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_loading()
     out, processes = Path(out), PartialState()
     check_distillation(recipe, data.task)
     given = given_compression(recipe, model_name)

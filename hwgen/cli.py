@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from compressor import command_errors
 from compressor.bundle_checks import BundleError
 from compressor.patterns import BALANCES
 from compressor.pools import PoolError
@@ -48,10 +49,8 @@ def one_line_errors(command):
     """Turn expected errors into one line on standard error and exit code 1."""
     @functools.wraps(command)
     def wrapped(*args, **kwargs):
-        try:
+        with command_errors.one_line_errors(EXPECTED_ERRORS):
             return command(*args, **kwargs)
-        except EXPECTED_ERRORS as error:
-            raise click.ClickException(" ".join(str(error).split("\n"))) from error
     return wrapped
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from compressor.bundle import load_bundle
-from compressor.text_file import StrPath
+from compressor.text_file import StrPath, make_folder, writing
 from hwgen import reports
 from hwgen.build_directory import (
     EMITTERS,
@@ -110,14 +110,15 @@ def build(model: StrPath, out: StrPath, request: PlanRequest | None = None,
         plan = make_plan(bundle, request)
     else:
         plan = fit_plan(bundle, load_plan(hardware), request.tokens if request else None)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        cost = _write(bundle, model, plan, aside, step, emit, hardware)
-        aside.chmod(0o755)  # mkdtemp makes directories private
-        _replace(target, aside)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    make_folder(target.parent)
+    with writing(target):
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            cost = _write(bundle, model, plan, aside, step, emit, hardware)
+            aside.chmod(0o755)  # mkdtemp makes directories private
+            _replace(target, aside)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return Build(directory=Path(out), plan=plan, cost=cost)
 
 

@@ -67,8 +67,10 @@ def model_blocks(name: StrPath) -> npt.NDArray[np.float32]:
     """
     from transformers import AutoModel
 
+    from compressor.reload import quiet_loading
     from compressor.targets import target_layers
 
+    quiet_loading()
     try:
         layers = target_layers(AutoModel.from_pretrained(name))
     except (OSError, ValueError, RuntimeError) as error:

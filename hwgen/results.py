@@ -73,8 +73,8 @@ def record(directory: StrPath, kind: str, request: Mapping[str, Any], result: Ma
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     values = {"format": RESULT_FORMAT, "kind": kind, "manifest": _manifest_digest(directory),
               "request": request, "result": result, "changed": changed}
-    return _write(directory / RESULTS / f"{kind}-{digest[:8]}.json",
-                  json.dumps(values, indent=1, sort_keys=True) + "\n")
+    return write_text(directory / RESULTS / f"{kind}-{digest[:8]}.json",
+                      json.dumps(values, indent=1, sort_keys=True) + "\n")
 
 
 def timeline_path(directory: StrPath) -> Path:
@@ -85,7 +85,7 @@ def timeline_path(directory: StrPath) -> Path:
 def record_timeline(directory: StrPath, picture: StrPath) -> Path:
     """Keep a picture of the units over time with a build, if it is not there already."""
     kept = timeline_path(directory)
-    return kept if Path(picture) == kept else _write(kept, Path(picture).read_text())
+    return kept if Path(picture) == kept else write_text(kept, Path(picture).read_text())
 
 
 def recorded(directory: StrPath) -> list[Result]:
@@ -117,8 +117,3 @@ def timeline(directory: StrPath) -> str | None:
 def _manifest_digest(directory: Path) -> str | None:
     path = directory / MANIFEST
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-
-
-def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    return write_text(path, text)

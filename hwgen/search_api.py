@@ -7,7 +7,7 @@ from typing import Any
 
 from compressor.bundle import load_bundle
 from compressor.recipes import Recipe, combined_recipes, load_recipe
-from compressor.text_file import StrPath, write_text
+from compressor.text_file import StrPath, make_folder, write_text
 from hwgen.design_points import Evaluator
 from hwgen.design_search import Exploration, search_all, search_designs
 from hwgen.explore_request import ExploreRequest
@@ -66,7 +66,7 @@ def explore(model: StrPath, device: str, *, tokens: int | None = None, points: i
         If no point fits, or the database cannot be used.
     """
     evaluator, folder = Evaluator(load_bundle(model), device, tokens), Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     found = search_designs(evaluator, ExploreRequest(
         model=str(model), device=device, tokens=evaluator.tokens, points=points,
         storage=storage or _database(folder), study=study or f"{device}-{evaluator.tokens}"),
@@ -126,7 +126,7 @@ def explore_variants(models: Sequence[StrPath], device: str, *, recipes: Sequenc
     variants = projected_variants(str(models[0]), named) if named else trained_variants(
         [str(model) for model in models])
     found = evaluators(variants, device, tokens)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     first = study or f"{device}-{found[0].tokens}"
     explorations = search_all([
         (evaluator, ExploreRequest(
@@ -140,7 +140,6 @@ def explore_variants(models: Sequence[StrPath], device: str, *, recipes: Sequenc
         explorations=tuple(explorations), folder=folder,
         train_from=None if train_from is None else str(train_from))
     for name, recipe in named.items():
-        recipe_file(folder, name).parent.mkdir(exist_ok=True)
         write_text(recipe_file(folder, name), recipe.to_yaml())
     data = variants_data(front)
     _write(folder, data, variants_page(front, data))

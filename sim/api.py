@@ -82,6 +82,7 @@ def simulate(build: StrPath, *, bench: str = "harness", layers: str = "all", eve
     recording = Recording(timeline=picture, cycles=trace_cycles)
     if trace is not None:
         recording = replace(recording, wave=Path(trace) / "wave.fst", trace=Path(trace) / "trace.json")
+    recording.make_folders()  # before the simulator is built, which takes a while
     if whole:
         found = simulate_encoder(opened, EncoderRequest(
             bench=bench, data=str(data), limit=limit, tokens=tokens, seed=seed, every_layer=every_layer,

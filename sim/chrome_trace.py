@@ -5,7 +5,6 @@ clock cycles here.
 """
 
 import json
-from pathlib import Path
 
 from compressor.text_file import write_text
 from sim.activity import TRACKS
@@ -66,8 +65,6 @@ def write_trace(times, path):
     """
     content = {"traceEvents": trace_events(times), "displayTimeUnit": "ns",
                "otherData": {"time unit": "1 us is 1 clock cycle, counted from the start of the run"}}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(content))
 
 

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from compressor.bundle_checks import BundleError
+from compressor.command_errors import error_line
 from compressor.task_files import TaskError
 from hwgen.build_directory import BuildError
 from hwgen.plan import PlanError
 from hwgen.toolchain import ToolError
 from sim.harness import SimulationError
 
-ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationError)
+ERRORS = (BundleError, BuildError, PlanError, TaskError, ToolError, SimulationError, OSError)
 """What a user can mend; everything else keeps its traceback."""
 
 
@@ -26,8 +27,8 @@ def one_line_errors(as_json, *others):
         yield
     except (*ERRORS, *others) as error:
         if as_json:
-            click.echo(json.dumps({"passed": False, "error": str(error)}))
-        raise click.ClickException(str(error)) from error
+            click.echo(json.dumps({"passed": False, "error": error_line(error)}))
+        raise click.ClickException(error_line(error)) from error
 
 
 def finish(result, text, as_json):
@@ -53,7 +54,8 @@ def progress_bars(runs=None):
     amount = "{task.completed:,.0f} cycles" if runs else "{task.completed} rows"
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(amount),
                TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task("starting", total=None)
 
         def show(what, done, total):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from compressor.text_file import make_folder
 from sim.activity import read_busy_times
 from sim.chrome_trace import write_trace
 from sim.harness import SimulationError
@@ -38,14 +39,20 @@ class Recording:
         if self.cycles is not None and not 0 <= self.cycles[0] < self.cycles[1]:
             raise ValueError(f"Recording.cycles must be a first cycle and a later one, not {self.cycles}")
 
+    def make_folders(self) -> None:
+        """Make the folders of what is to be written; WriteError if one cannot be."""
+        for path in (self.wave, self.trace, self.timeline):
+            if path is not None:
+                make_folder(path.parent)
+
     def arguments(self, scratch):
         """Arguments of :func:`sim.harness.run_harness`; ``scratch`` is a folder."""
+        self.make_folders()
         arguments = {}
         if self.trace is not None or self.timeline is not None:
             arguments["activity"] = Path(scratch) / "activity"
         if self.wave is not None:
             first, end = self.cycles or WAVE_CYCLES
-            self.wave.parent.mkdir(parents=True, exist_ok=True)
             arguments |= {"wave": self.wave, "wave_first": first, "wave_end": end}
         return arguments
 

@@ -92,8 +92,6 @@ def write_timeline(times, path, *, cycles=None):
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                                      autoescape=True, keep_trailing_newline=True)
     template = environment.from_string((Path(__file__).parent / "timeline.svg.j2").read_text())
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, template.render(panels=panels, left=LEFT, width=WIDTH, row=ROW, height=y + 4))
 
 

@@ -47,7 +47,6 @@ def write_report(directory: StrPath, bundle: Bundle, plan: Plan, results: Sequen
     data = summarize(bundle, plan, results)
     page = make_page(data, bundle, timeline)
     folder = Path(directory) / REPORT
-    folder.mkdir(exist_ok=True)
     texts = (render("index.html", page), json.dumps(data, indent=1, sort_keys=True) + "\n",
              render("summary.md", page))
     for name, text in zip(FILES, texts, strict=True):
