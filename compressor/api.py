@@ -26,7 +26,7 @@ def compress(recipe: RecipeLike, *, model: StrPath, task: str | TaskData, out: S
              resume: bool = False, overwrite: bool = False) -> RunResult:
     """Train and prune a model: `compress train`.
 
-    Ctrl-C ends the run with a checkpoint; the result then says that it is not finished.
+    Ctrl-C, or SIGTERM, ends the run with a checkpoint; the result then says that it is not finished.
 
     Parameters
     ----------

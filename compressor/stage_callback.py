@@ -62,7 +62,7 @@ class StageCallback(TrainerCallback):
         control.should_evaluate |= (trainer.eval_dataset is not None
                                     and trainer.schedule.is_due(step, training.evaluations))
         control.should_save |= trainer.schedule.is_due(step, training.saves)
-        if trainer.stop_requested:
+        if trainer.must_stop():
             control.should_save = control.should_training_stop = True
 
 

@@ -70,7 +70,7 @@ class CompressionTrainer(DistillingTrainer):
     warnings : list of str
         One line for everything about the recipe that is likely to fail.
     stop_requested : bool
-        Set it to end after the current step, with a checkpoint.
+        Set it, in any process, to end after the current step, with a checkpoint.
     """
 
     def __init__(self, model, args, *, recipe, given=None, given_maps=None, given_removed=False, **kwargs):
@@ -98,6 +98,13 @@ class CompressionTrainer(DistillingTrainer):
     def span(self):
         """The span of the step that runs next; at the end, the last one."""
         return self.schedule.span_at(self.state.global_step)
+
+    def must_stop(self):
+        """Whether any process was asked to stop; all of them hear so after the same step."""
+        if self.args.world_size == 1:
+            return self.stop_requested
+        asked = torch.tensor(float(self.stop_requested), device=self.args.device)
+        return bool(self.accelerator.reduce(asked, "sum"))
 
     def _recipe_warnings(self):
         found = []

@@ -2,6 +2,8 @@
 
 import shutil
 import signal
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +35,9 @@ from compressor.text_file import StrPath
 from compressor.trainer import CompressionTrainer, training_arguments
 
 CHECKPOINTS = "checkpoints"
+
+REPEAT_SECONDS = 1
+"""A signal so soon after another is the same request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,7 @@ def run_training(recipe: Recipe, *, model_name: str, data: TaskData, out: StrPat
         trainer = build_trainer(model, tokenizer, recipe, data, out, **given)
         for warning in trainer.warnings if processes.is_main_process else ():
             say(f"warning: {warning}")
-        with _stop_on_interrupt(trainer):
+        with _stop_on_signal(trainer):
             trainer.train(resume_from_checkpoint=checkpoint)
         metrics = {}
         if finished := trainer.state.global_step == trainer.schedule.steps:
@@ -177,19 +182,29 @@ def _prepare_output(out, recipe, *, resume, overwrite):
 
 
 @contextmanager
-def _stop_on_interrupt(trainer):
-    """Ctrl-C ends the run after the current step with a checkpoint; a second one ends it at once."""
-    def request_stop(number, frame):
-        signal.signal(number, signal.default_int_handler)
-        trainer.stop_requested = True
-        say("stopping after this step; Ctrl-C again to drop it")
+def _stop_on_signal(trainer):
+    """Ctrl-C or SIGTERM ends the run after the current step with a checkpoint; a later Ctrl-C at once.
 
-    try:
-        before = signal.signal(signal.SIGINT, request_stop)
-    except ValueError:  # not the main thread: nobody to interrupt it
+    Launchers of several processes repeat to each of them what the terminal has sent already; that counts
+    as the same request.
+    """
+    asked = None
+
+    def request_stop(number, frame):
+        nonlocal asked
+        if asked is None:
+            asked, trainer.stop_requested = time.monotonic(), True
+            if trainer.is_world_process_zero():
+                say("stopping after this step; Ctrl-C again to drop it")
+        elif number == signal.SIGINT and time.monotonic() > asked + REPEAT_SECONDS:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # nobody signals it
         yield
         return
+    before = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

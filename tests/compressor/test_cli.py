@@ -94,8 +94,10 @@ def test_interrupt_keeps_a_checkpoint_and_resume_ends_the_run(tmp_path):
     while time.monotonic() < deadline and sum(1 for _ in log.open()) < before + 2:
         assert run.poll() is None, run.stderr.read()
         time.sleep(0.1)
-    run.send_signal(signal.SIGINT)
-    run.communicate(timeout=60)
+    run.send_signal(signal.SIGTERM)  # as batch systems do before they take a machine away
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "go on with the same command and --resume" in errors
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == sorted(steps)
     assert steps[before] > step - 5

@@ -2,10 +2,16 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from compressor.model_dir import check_model, read_compression
@@ -23,25 +29,68 @@ STAGES = {
   - {method: sr_ste, epochs: 1}
   - {method: retrain, epochs: 1}
 """,
+    "long": """
+  - {method: admm, epochs: 40, interval: 2}
+  - {method: retrain, epochs: 1}
+""",
     "fit": """
   - {method: retrain, epochs: 1, fit_rows: 64}
 """,
 }
 
 
+def launch(recipe, out, *arguments):
+    # For the CPU accelerate's own launcher wants MPI; for GPUs it does what torch's does here.
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
+               "29537", "-m", "compressor.cli", "train", str(recipe), "--model", "tiny", "--task",
+               "synthetic", "--train-rows", "64", "--validation-rows", "20", "--out", str(out), *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                            env=os.environ | {"ACCELERATE_USE_CPU": "true"})
+
+
+def finish(*arguments):
+    run = launch(*arguments)
+    _, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors[-2000:]
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize(("stages", "steps"), [("admm", 16), ("fit", 8)])
 def test_two_processes_train_one_model(stages, steps, tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE.rstrip() + STAGES[stages])
-    # For the CPU accelerate's own launcher wants MPI; for GPUs it does what torch's does here.
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
-               "29537", "-m", "compressor.cli", "train", str(tmp_path / "recipe.yaml"), "--model", "tiny",
-               "--task", "synthetic", "--train-rows", "64", "--validation-rows", "20", "--out",
-               str(tmp_path / "out")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False,
-                         env=os.environ | {"ACCELERATE_USE_CPU": "true"})
-    assert run.returncode == 0, run.stderr[-2000:]
+    finish(tmp_path / "recipe.yaml", tmp_path / "out")
     log = [json.loads(line) for line in (tmp_path / "out" / "train_log.jsonl").read_text().splitlines()]
     assert max(record["step"] for record in log) == steps  # 64 rows / (2 processes x 8) a stage
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     check_model(model, read_compression(tmp_path / "out"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "recipe.yaml").write_text(RECIPE.rstrip() + STAGES["long"])
+    finish(folder / "recipe.yaml", folder / "model")
+    return folder
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("reached", ["every process", "one process"])
+def test_two_processes_stop_after_the_same_step_and_go_on_exactly(reached, whole, tmp_path):
+    """Ctrl-C reaches both, and the launcher repeats it; a signal may reach one of them alone."""
+    part = tmp_path / "part"
+    run, log = launch(whole / "recipe.yaml", part), part / "train_log.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and "admm_primal" in log.read_text()):
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.05)
+    if reached == "one process":
+        psutil.Process(run.pid).children()[-1].send_signal(signal.SIGTERM)
+    else:
+        os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    stops = set(re.findall(r"stopped at step (\d+) of 168; go on with the same command", errors))
+    assert len(stops) == 1, errors[-2000:]
+    assert (part / "checkpoints" / f"checkpoint-{stops.pop()}").is_dir()
+    finish(whole / "recipe.yaml", part, "--resume")
+    found, wanted = (load_file(folder / "model.safetensors") for folder in (part, whole / "model"))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
