@@ -1,6 +1,6 @@
 """What a plan costs: clock cycles, bytes of memory traffic, useful work. Exact, not estimated.
 
-Cycles come from rtl_templates.timing, the recursion that equals simulation with the nominal memory.
+Cycles come from rtl_templates.prediction, the recursion that equals simulation with the nominal memory.
 Useful MACs are the weights that a layer's structure keeps (8 a block for a pattern that keeps 8 of 16,
 16 for a dense block, none for an absent one) times tokens; utilization is useful MACs divided by
 multipliers x cycles.
@@ -14,9 +14,10 @@ from hwgen.encoder_stream import stream_items
 from hwgen.memory_image import block_parts
 from hwgen.plan import LayerPlan, Plan
 from hwgen.program import Program
+from rtl_templates.prediction import predict
 from rtl_templates.program_format import DESCRIPTOR_BYTES
 from rtl_templates.slot_assignment import SIZE
-from rtl_templates.timing import NominalMemory, predict
+from rtl_templates.timing import NominalMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def stream_tiles(plan, program):
 
 
 def predict_program(plan: Plan, program: Program, memory: Any = None) -> Any:
-    """Exact cycles of a program: rtl_templates.timing.Prediction."""
+    """Exact cycles of a program: rtl_templates.prediction.Prediction."""
     whole = isinstance(program, EncoderProgram)
     items = stream_items(plan, program.tokens) if whole else stream_tiles(plan, program)
     return predict(plan.spec, program.descriptors, items, memory or NominalMemory(), (program.tokens,))

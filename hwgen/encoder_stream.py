@@ -18,14 +18,14 @@ from hwgen.memory_image import layer_packets
 from hwgen.plan import Plan
 from rtl_templates.gelu_table import GeluTableSpec
 from rtl_templates.layernorm_spec import HEADER_RECORDS, RECORD_BITS, LayerNormSpec
+from rtl_templates.prediction import LocalPacket, TablePacket
 from rtl_templates.tile_format import Table
-from rtl_templates.timing import LocalPacket, TablePacket
 
 GELU_BYTES, EXP_BYTES = 512, 256
 
 
 def stream_items(plan: Plan, tokens: int | None = None) -> list[Any]:
-    """What the stream holds, in order, as :func:`rtl_templates.timing.predict` takes it."""
+    """What the stream holds, in order, as :func:`rtl_templates.prediction.predict` takes it."""
     spec = plan.spec
     items: list[Any] = []
     tokens = plan.tokens if tokens is None else tokens

@@ -57,7 +57,7 @@ class Accelerator(wiring.Component):
     never depends on the one before. A reset in the middle of a run forgets bus transactions under way:
     reset the interconnect with it.
 
-    Latency and throughput: :mod:`rtl_templates.timing`.
+    Latency and throughput: :mod:`rtl_templates.prediction`.
 
     Members
     -------

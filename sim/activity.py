@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtl_templates.activity import bit
+from rtl_templates.prediction import LocalPacket, TablePacket
 from rtl_templates.program_format import Opcode
-from rtl_templates.timing import LocalPacket, TablePacket
 
 TRACKS = {
     "array": (("array", "drain_wait"), (), ("tile_end",)),
@@ -133,7 +133,7 @@ def read_busy_times(path, plan, program, items, sequences=1):
     plan : hwgen.plan.Plan
     program : hwgen.program.Program
     items : sequence
-        The weight stream, as for :func:`rtl_templates.timing.predict`.
+        The weight stream, as for :func:`rtl_templates.prediction.predict`.
     sequences : int
 
     Returns

@@ -14,8 +14,8 @@ from hwgen.encoder_memory import input_memory, output_states, strides
 from hwgen.encoder_program import encoder_program
 from hwgen.encoder_stream import encoder_packets, stream_beats, stream_items
 from hwgen.memory_image import write_packets
+from rtl_templates.prediction import predict
 from rtl_templates.register_map import LENGTHS
-from rtl_templates.timing import predict
 from sim.activity import cycle_breakdown
 from sim.encoder_case import compare_in_cocotb
 from sim.harness import HarnessContext, MemoryTiming, RunRequest, SimulationError, build_harness, run_harness
@@ -90,7 +90,7 @@ class EncoderBench:
         self._scratch.cleanup()
 
     def predict(self, lengths):
-        """Exact cycles of a run of sequences with these valid lengths: rtl_templates.timing.Prediction."""
+        """Prediction (:mod:`rtl_templates.prediction`) of a run of sequences with these valid lengths."""
         return predict(self.plan.spec, self.program.descriptors, self.items, self.timing.nominal,
                        [int(length) for length in lengths])
 

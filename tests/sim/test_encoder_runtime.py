@@ -15,9 +15,9 @@ from hwgen.plan_request import PlanRequest
 from hwgen.planner import make_plan
 from rtl_templates.accelerator import emit_verilog
 from rtl_templates.array_spec import PoolStorage
+from rtl_templates.prediction import predict
 from rtl_templates.program_format import SIDE_BANK, Descriptor, Opcode
 from rtl_templates.register_map import LENGTHS, Status
-from rtl_templates.timing import predict
 from rtl_templates.word_format import pack_words, unpack_words
 from sim.harness import MemoryTiming, RunRequest, build_harness, run_harness
 from tests.bundles import random_activations, random_encoder_bundle

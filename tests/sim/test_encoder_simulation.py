@@ -12,7 +12,8 @@ from hwgen.encoder_stream import encoder_packets, stream_items
 from hwgen.plan_request import PlanRequest
 from hwgen.planner import make_plan
 from rtl_templates.accelerator import emit_verilog
-from rtl_templates.timing import NominalMemory, predict
+from rtl_templates.prediction import predict
+from rtl_templates.timing import NominalMemory
 from rtl_templates.word_format import pack_words, unpack_words
 from sim.harness import MemoryTiming, RunRequest, build_harness, run_harness
 from tests.bundles import extreme_encoder_bundle, random_activations, random_encoder_bundle

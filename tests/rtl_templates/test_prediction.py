@@ -1,4 +1,4 @@
-"""The recursion of rtl_templates.timing against simulation: cycles, every dispatch, every counter."""
+"""The recursion of rtl_templates.prediction against simulation: cycles, every dispatch, every counter."""
 
 import time
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from rtl_templates.array_spec import Accumulation
+from rtl_templates.prediction import predict
 from rtl_templates.program_format import Descriptor, Opcode, Unit
-from rtl_templates.timing import NominalMemory, Timing, predict
+from rtl_templates.timing import NominalMemory, Timing
 from tests.rtl_templates.accelerator_bench import run_program
 from tests.rtl_templates.accelerator_reference import random_tile, small_spec
 
