@@ -7,11 +7,9 @@ required to be a plain one.
 import hashlib
 import io
 import json
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from compressor.bundle_checks import BundleError, check_keys, fail
-from compressor.text_file import StrPath, make_folder, writing
+from compressor.text_file import StrPath, whole_file
 
 FORMAT = "hwgen-bundle"
 SCHEMA_VERSION = 1
@@ -45,15 +43,8 @@ def write_container(sections: Mapping[str, Any], path: StrPath) -> None:
     raw["checksums"] = checksums(raw)
     buffer = io.BytesIO()  # torch.save to a path would write the path's name into the file
     torch.save(raw, buffer)
-    path = Path(path)
-    make_folder(path.parent)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with writing(path):
-        try:
-            aside.write_bytes(buffer.getbuffer())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    with whole_file(path) as aside:
+        aside.write_bytes(buffer.getbuffer())
 
 
 def read_container(path: StrPath) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def error_line(error: Exception) -> str:
 def one_line_errors(expected: tuple[type[Exception], ...] = (ValueError, OSError)) -> Iterator[None]:
     """End the command at ``expected`` errors; anything else is a defect and keeps its traceback.
 
-    Every error of the compressor is a ValueError or an OSError.
+    A context, or a decorator. Every error of the compressor is a ValueError or an OSError.
     """
     try:
         yield

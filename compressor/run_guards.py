@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 
 from compressor.stage_callback import latest_checkpoint
 from compressor.stage_checkpoint import CheckpointError
-from compressor.text_file import WriteError
 
 
 class TrainingError(ValueError):
@@ -73,8 +72,8 @@ def explained(out, checkpoints):
     try:
         yield
     except (OSError, SafetensorError) as error:
-        what = str(error) if isinstance(error, WriteError) else f"{out}: cannot be written: {_reason(error)}"
-        raise TrainingError(f"{what}. {_last(checkpoints)}") from error
+        raise TrainingError(f"{out}: cannot be written: {_reason(error)}. "
+                            f"{_last(checkpoints)}") from error
 
 
 def _reason(error):

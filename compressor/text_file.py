@@ -1,4 +1,4 @@
-"""Text files that are whole or absent, and what is said when something cannot be written."""
+"""Files that are whole or absent, and what is said when something cannot be written."""
 
 import errno
 import os
@@ -11,7 +11,14 @@ StrPath = str | os.PathLike[str]
 
 
 class WriteError(OSError):
-    """A file or folder that cannot be written; the message is one line that names it."""
+    """A file or folder that cannot be written; the message is one line that names it.
+
+    ``strerror`` is the reason alone.
+    """
+
+    def __init__(self, path: StrPath, reason: str) -> None:
+        super().__init__(f"{path}: cannot be written: {reason}")
+        self.strerror = reason
 
 
 @contextmanager
@@ -20,7 +27,7 @@ def writing(path: StrPath) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise WriteError(path, error.strerror or str(error)) from error
 
 
 def make_folder(path: StrPath) -> Path:
@@ -34,33 +41,40 @@ def make_folder(path: StrPath) -> Path:
     return path
 
 
-def write_text(path: StrPath, text: str) -> Path:
-    """Write a text file in UTF-8, aside first and then renamed; an earlier one is replaced.
+@contextmanager
+def whole_file(path: StrPath) -> Iterator[Path]:
+    """Where to write a file aside; when the context ends it is renamed to ``path``, an earlier one replaced.
 
-    Parameters
-    ----------
-    path : path
-        Its folder is made if it is not there. The name aside is the process's own, so that two writers do
-        not mix.
-    text : str
-
-    Returns
-    -------
-    Path
+    The folder of ``path`` is made if it is not there. The name aside is the process's own, so that two
+    writers do not mix; whatever ends the context early leaves nothing there.
 
     Raises
     ------
     WriteError
-        Nothing is left aside then.
     """
     path = Path(path)
     make_folder(path.parent)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         try:
-            aside.write_text(text, encoding="utf-8")
-            os.replace(aside, path)
-        except OSError:
+            yield aside
+            aside.replace(path)
+        finally:
             aside.unlink(missing_ok=True)
-            raise
-    return path
+
+
+def write_text(path: StrPath, text: str) -> Path:
+    """Write a text file in UTF-8, whole or not at all: see :func:`whole_file`.
+
+    Returns
+    -------
+    Path
+        Of the file.
+
+    Raises
+    ------
+    WriteError
+    """
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return Path(path)

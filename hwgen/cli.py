@@ -3,7 +3,6 @@
 What computes is imported by the commands that need it, so that help and completion come at once.
 """
 
-import functools
 import importlib
 import json
 import sys
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from compressor import command_errors
 from compressor.bundle_checks import BundleError
+from compressor.command_errors import one_line_errors
 from compressor.patterns import BALANCES
 from compressor.pools import PoolError
 from hwgen.build_directory import EMITTERS, BuildError, load_plan
@@ -43,15 +42,6 @@ class _Group(click.Group):
             return super().get_command(context, name)
         module, attribute = LAZY_COMMANDS[name].split(":")
         return getattr(importlib.import_module(module), attribute)
-
-
-def one_line_errors(command):
-    """Turn expected errors into one line on standard error and exit code 1."""
-    @functools.wraps(command)
-    def wrapped(*args, **kwargs):
-        with command_errors.one_line_errors(EXPECTED_ERRORS):
-            return command(*args, **kwargs)
-    return wrapped
 
 
 def progress_bar():
@@ -90,7 +80,7 @@ def main():
 @click.option("--emit", default="verilog", show_default=True, metavar="LIST",
               help=f"What to generate, with commas between: {', '.join(EMITTERS)} (Vitis HLS C++).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@one_line_errors
+@one_line_errors(EXPECTED_ERRORS)
 def build_command(model, out, hardware, device, rows, lanes, pool, tokens, bus_bits, accumulation, emit,
                   as_json):
     """Generate an accelerator for a compressed model."""
@@ -116,7 +106,7 @@ def build_command(model, out, hardware, device, rows, lanes, pool, tokens, bus_b
 @click.option("--lanes", type=int, help="Token lanes T for the cycle counts.  [default: 8]")
 @click.option("--tokens", type=int, help="Sequence length for the cycle counts.  [default: the model's]")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-@one_line_errors
+@one_line_errors(EXPECTED_ERRORS)
 def inspect_command(model, rows, lanes, tokens, as_json):
     """Verify the bundle MODEL; print its layers and what its patterns cost."""
     from hwgen import api
@@ -139,7 +129,7 @@ def inspect_command(model, rows, lanes, tokens, as_json):
 @click.option("--balance", "balances", multiple=True, type=click.Choice(BALANCES),
               help="Only pools of this balance; may be given several times.  [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="Print the choices as JSON.")
-@one_line_errors
+@one_line_errors(EXPECTED_ERRORS)
 def pools_command(model, sizes, keep, balances, as_json):
     """Pattern pools for the dense MODEL: what each keeps of its weights, and what it costs in logic."""
     from hwgen import api
@@ -170,7 +160,7 @@ def pools_command(model, sizes, keep, balances, as_json):
 @click.option("--lanes", type=int, help="Token lanes T.  [default: 8]")
 @click.option("--tokens", type=int, help="Sequence length.  [default: the model's]")
 @click.option("--json", "as_json", is_flag=True, help="Print the costs as JSON.")
-@one_line_errors
+@one_line_errors(EXPECTED_ERRORS)
 def costs_command(model, out, device, rows, lanes, tokens, as_json):
     """Write what K-steps cost on the accelerator of the bundle MODEL, or of others with its sizes."""
     from hwgen import api
@@ -192,7 +182,7 @@ def costs_command(model, out, device, rows, lanes, tokens, as_json):
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True,
               help="Placements to take the median of; only with --place.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
-@one_line_errors
+@one_line_errors(EXPECTED_ERRORS)
 def synth_command(directory, family, placing, seeds, as_json):
     """Count the resources of the build in DIRECTORY with Yosys."""
     from hwgen import api
@@ -229,7 +219,7 @@ def synth_command(directory, family, placing, seeds, as_json):
 @main.command("report")
 @click.argument("directory", metavar="BUILD", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the data of summary.json.")
-@one_line_errors
+@one_line_errors(EXPECTED_ERRORS)
 def report_command(directory, as_json):
     """Write report/index.html, summary.json and summary.md of BUILD, with everything that has run on it."""
     from hwgen.report.refresh import refresh_report

@@ -6,15 +6,14 @@ weights. A tile without any block still has one K-step, of zeros, because its ro
 """
 
 import itertools
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from compressor.blocks import to_blocks
 from compressor.layer_weights import LayerWeights
+from compressor.text_file import whole_file
 from hwgen.plan import PlanError
 from rtl_templates.array_spec import ArraySpec, PoolStorage
 from rtl_templates.slot_assignment import SIZE
@@ -143,22 +142,16 @@ def write_packets(packets, bus_bits, path, progress=None):
     list of LayerImage
         One a name.
     """
-    path = Path(path)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     beat_bytes = bus_bits // 8
     images, offset = [], 0
-    try:
-        with aside.open("wb") as file:
-            for name, group in itertools.groupby(packets, key=lambda named: named[0]):
-                if progress:
-                    progress(name)
-                sizes = [file.write(packet.data) for _, packet in group]
-                images.append(LayerImage(name=name, offset=offset, bytes=sum(sizes),
-                                         beats=sum(sizes) // beat_bytes, tiles=len(sizes)))
-                offset += sum(sizes)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with whole_file(path) as aside, aside.open("wb") as file:
+        for name, group in itertools.groupby(packets, key=lambda named: named[0]):
+            if progress:
+                progress(name)
+            sizes = [file.write(packet.data) for _, packet in group]
+            images.append(LayerImage(name=name, offset=offset, bytes=sum(sizes),
+                                     beats=sum(sizes) // beat_bytes, tiles=len(sizes)))
+            offset += sum(sizes)
     return images
 
 

@@ -2,11 +2,12 @@
 
 import errno
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from compressor import cli, text_file
+from compressor import cli
 from compressor.bundle import save_bundle
 from compressor.text_file import WriteError, make_folder, write_text
 from hwgen import cli as hwgen_cli
@@ -83,7 +84,7 @@ def test_nothing_is_left_aside(tmp_path, monkeypatch):
     def full(source, target):
         raise OSError(errno.ENOSPC, "No space left on device", str(source))
 
-    monkeypatch.setattr(text_file.os, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(WriteError, match=r"/a\.json: cannot be written: No space left on device$"):
         write_text(tmp_path / "a.json", "{}")
     assert list(tmp_path.iterdir()) == []
