@@ -65,7 +65,7 @@ def main():
             state.before_clipping(stage)
             state.after_optimizer_step(stage, 1.0)
 
-        every, update = least(adjust, options.repeats), least(state.admm.update, options.repeats)
+        every, update = least(adjust, options.repeats), least(state.method.update, options.repeats)
         ratio = (step + every + update / INTERVAL) / step
         print(f"ADMM, coupling {coupling}: {1000 * every:.1f} ms a step, {1000 * update:.0f} ms a projection "
               f"every {INTERVAL} steps: {ratio:.3f} of the plain step")

@@ -6,7 +6,6 @@ an hour on one core); ``--out docs/proof.md`` writes the page, ``--models test``
 """
 
 import argparse
-import os
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ import torch
 from compressor.bundle import save_bundle
 from compressor.fake_encoder import FakeEncoder
 from compressor.fake_quantization import FakeLinear
+from compressor.text_file import write_text
 from hwgen.packaging import build
 from hwgen.plan_request import PlanRequest
 from hwgen.program import linear_program
@@ -218,9 +218,7 @@ def main():
             print(line(row), flush=True)
     text = page(found)
     if options.out:
-        aside = options.out.with_suffix(".part")
-        aside.write_text(text)
-        os.replace(aside, options.out)
+        write_text(options.out, text)
     print(text.splitlines()[-1])
     return int(not all(row.passed for row in found))
 

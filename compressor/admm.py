@@ -7,8 +7,10 @@ Every interval: ``Z = project(W + U)``, then ``U = U + W - Z``.
 
 import torch
 
+from compressor.pruning_method import PruningMethod
 
-class AdmmState:
+
+class AdmmState(PruningMethod):
     """Z and U of every pruned weight, all float32, on the device of the weight.
 
     Parameters
@@ -23,12 +25,15 @@ class AdmmState:
         Input norms for error-aware projections.
     """
 
+    name = "admm"
+
     def __init__(self, weights, structure, *, rho, init="projected", norms=None):
-        self.weights = weights
+        super().__init__(weights)
         self.structure = structure
         self.rho = rho
         self.norms = norms or {}
         self.updates = 0
+        self._penalty_norms = []
         self.z, self.u, self._masks = {}, {}, {}
         with torch.no_grad():
             for name, weight in weights.items():
@@ -44,6 +49,22 @@ class AdmmState:
     def _refresh_anchors(self):
         # W is pulled towards Z - U; kept as one tensor, because every step reads it.
         self._anchors = {name: self.z[name] - self.u[name] for name in self.weights}
+
+    def before_clipping(self, stage):
+        if stage.coupling == "loss":
+            self._penalty_norms.append(self.add_penalty_gradient())
+
+    def after_optimizer_step(self, stage, relative_rate):
+        if stage.coupling == "decoupled":
+            self.proximal_step(relative_rate)
+
+    def end_step(self, span, done, optimizer):
+        """:meth:`update` at the end of an interval; ``penalty_gradient_norm`` is the mean over its steps."""
+        if done % span.stage.interval_steps(span.steps):
+            return {}
+        mean = sum(self._penalty_norms) / max(1, len(self._penalty_norms))
+        self._penalty_norms.clear()
+        return self.update() | {"penalty_gradient_norm": mean}
 
     @torch.no_grad()
     def add_penalty_gradient(self):
@@ -116,18 +137,18 @@ class AdmmState:
 
     def tensors(self):
         """Everything that must survive an interruption, by name."""
-        saved = {}
+        saved = {"updates": torch.tensor(self.updates)}
         for name in self.weights:
             saved |= {f"z/{name}": self.z[name], f"u/{name}": self.u[name],
                       f"mask/{name}": self._masks[name]}
         return saved
 
-    def load(self, tensors, updates):
+    def load(self, tensors):
         """Inverse of :meth:`tensors`; KeyError if one is missing."""
         for name, weight in self.weights.items():
             for kind, held in (("z", self.z), ("u", self.u), ("mask", self._masks)):
                 held[name] = tensors[f"{kind}/{name}"].to(weight.device, copy=True)
-        self.updates = updates
+        self.updates = int(tensors["updates"])
         self._refresh_anchors()
 
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 import torch
 
 from compressor.masks import FixedMasks
+from compressor.pruning_method import PruningMethod
 
 
-class GradualPruning:
+class GradualPruning(PruningMethod):
     """Masks that shrink along the cubic schedule.
 
     Parameters
@@ -22,8 +23,11 @@ class GradualPruning:
         Input norms for error-aware projections.
     """
 
+    name = "gradual"
+
     def __init__(self, weights, structure, norms=None):
-        self.weights, self.structure, self.norms = weights, structure, norms or {}
+        super().__init__(weights)
+        self.structure, self.norms = structure, norms or {}
         self.masks = FixedMasks(weights, {name: torch.ones_like(weight, dtype=torch.bool)
                                           for name, weight in weights.items()})
 
@@ -44,6 +48,17 @@ class GradualPruning:
         if optimizer is not None:
             self.masks.clear_moments(optimizer)
 
+    def before_clipping(self, stage):
+        self.masks.apply_to_gradients()
+
+    def after_optimizer_step(self, stage, relative_rate):
+        self.masks.apply()
+
+    def end_step(self, span, done, optimizer):
+        if done % span.stage.interval == 0 or done == span.steps:
+            self.advance(done / span.steps, optimizer)
+        return {}
+
     def report(self):
         """``kept``: share of the weights under the masks."""
         kept = sum(int(mask.sum()) for mask in self.masks.masks.values())
@@ -55,4 +70,4 @@ class GradualPruning:
 
     def load(self, tensors):
         """Inverse of :meth:`tensors`; KeyError if one is missing."""
-        self.masks = FixedMasks.load(self.weights, tensors)
+        self.masks = FixedMasks.from_tensors(self.weights, tensors)

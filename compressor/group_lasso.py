@@ -3,12 +3,13 @@
 import torch
 
 from compressor.group_structures import spread, unit_sums
+from compressor.pruning_method import PruningMethod
 
 EPSILON_SHARE, EPSILON_MIN = 1e-3, 1e-8
 """Epsilon of ``gamma = 1 / (norm + epsilon)``: this share of the matrix's median norm, and its least."""
 
 
-class GroupLasso:
+class GroupLasso(PruningMethod):
     """Gammas of all units, and what they do to gradients or weights.
 
     Parameters
@@ -20,8 +21,10 @@ class GroupLasso:
         Lambda of the paper.
     """
 
+    name = "lasso"
+
     def __init__(self, weights, structure, *, strength):
-        self.weights = weights
+        super().__init__(weights)
         self.units = structure.units
         self.strength = strength
         self.gammas = {}
@@ -61,6 +64,19 @@ class GroupLasso:
                 norms = self._norms(name, unit)
                 lower = self.strength * relative_rate * self.gammas[f"{kind}/{name}"]
                 weight.mul_(spread((1 - lower / norms.clamp(min=1e-30)).clamp(min=0), unit).to(weight.dtype))
+
+    def before_clipping(self, stage):
+        if stage.solver == "penalty":
+            self.add_penalty_gradient()
+
+    def after_optimizer_step(self, stage, relative_rate):
+        if stage.solver == "proximal":
+            self.proximal_step(relative_rate)
+
+    def end_step(self, span, done, optimizer):
+        if done % max(1, round(span.stage.reweight_epochs * span.epoch_steps)) == 0:
+            self.reweight()
+        return {}
 
     @torch.no_grad()
     def report(self):

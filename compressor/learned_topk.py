@@ -8,6 +8,7 @@ down to its target (equations 5, 6 and 10 of the paper; constants as in its code
 """
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ import torch
 from compressor.group_structures import spread, unit_sums
 from compressor.masks import HiddenWeights
 from compressor.projection import StructureError
+from compressor.pruning_method import PruningMethod
 
 START = 10.0
 """First value of every threshold: sigmoid(10) n rounds up to n."""
@@ -100,7 +102,7 @@ def penalty_weight(penalty, target, highest, lowest):
     return max(highest * penalty / (1 - target) ** 2, float(lowest))
 
 
-class LearnedTopK:
+class LearnedTopK(PruningMethod):
     """Scores, thresholds and the masks they make, of all groups.
 
     Parameters
@@ -110,9 +112,11 @@ class LearnedTopK:
     stage : compressor.recipe_stages.LearnedTopKStage
     """
 
+    name = "topk"
+
     def __init__(self, targets, groups, stage):
+        super().__init__({name: target.module.weight for name, target in targets.items()})
         self.groups, self.stage = {group.name: group for group in groups}, stage
-        self.weights = {name: target.module.weight for name, target in targets.items()}
         self.biases = {name: targets[name].module.bias for group in groups if self._whole_rows(group)
                        for name in group.members}
         self.hidden = HiddenWeights(self.weights | {f"{name}.bias": bias
@@ -180,12 +184,12 @@ class LearnedTopK:
         """Rank the units anew."""
         self.current = self.masks(columns=False)
 
-    def hide_removed(self):
+    def before_forward(self, stage, done):
         """Set the removed units to zero in the model, and keep the dense weights aside."""
         self.refresh()
         self.hidden.hide(self.current)
 
-    def restore(self):
+    def before_clipping(self, stage):
         """Bring the dense weights back, and give scores and thresholds their gradients.
 
         The gradients of the model must be complete. Those of removed weights are set to zero.
@@ -234,12 +238,25 @@ class LearnedTopK:
             total += size
         return kept / total
 
-    def step(self, relative_rate):
+    def after_optimizer_step(self, stage, relative_rate):
         """Move scores and thresholds by Adam, at a share of their peak rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.score_rate * relative_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    @contextmanager
+    def projected(self, target, norms):
+        """Within the context removed units are zero, as :meth:`final_masks` has them."""
+        self.hidden.hide(self.final_masks())
+        try:
+            yield
+        finally:
+            self.hidden.restore()
+
+    def final_masks(self):
+        """Masks of what would stay if learning ended now."""
+        return self.masks(self.stage.neurons)
 
     def report(self):
         """``remaining`` R, ``mean_threshold`` sigmoid(s) on average: dict of str to float."""

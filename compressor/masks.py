@@ -1,6 +1,10 @@
 """Fixed masks: after pruning, no optimizer may bring a removed weight back."""
 
+from contextlib import contextmanager
+
 import torch
+
+from compressor.pruning_method import PruningMethod
 
 
 class HiddenWeights:
@@ -29,7 +33,7 @@ class HiddenWeights:
         self._dense.clear()
 
 
-class FixedMasks:
+class FixedMasks(PruningMethod):
     """Masks of the pruned weights, from the moment they are frozen.
 
     AdamW's moments and weight decay revive weights whose gradients are zero, so that masking gradients
@@ -42,8 +46,11 @@ class FixedMasks:
         True where a weight is kept; same names and shapes.
     """
 
+    name = "masks"
+    has_dense_model = False
+
     def __init__(self, weights, masks):
-        self.weights = weights
+        super().__init__(weights)
         self.masks = {name: masks[name].to(weight.device) for name, weight in weights.items()}
 
     @classmethod
@@ -87,6 +94,17 @@ class FixedMasks:
             if weight.grad is not None:
                 weight.grad.mul_(self.masks[name])
 
+    def before_clipping(self, stage):
+        self.apply_to_gradients()
+
+    def after_optimizer_step(self, stage, relative_rate):
+        self.apply()
+
+    @contextmanager
+    def projected(self, target, norms):
+        """The weights as they are."""
+        yield
+
     @torch.no_grad()
     def clear_moments(self, optimizer):
         """Forget AdamW's moments of removed weights; moments of kept weights stay."""
@@ -100,6 +118,6 @@ class FixedMasks:
         return {f"mask/{name}": mask for name, mask in self.masks.items()}
 
     @classmethod
-    def load(cls, weights, tensors):
+    def from_tensors(cls, weights, tensors):
         """Inverse of :meth:`tensors`; KeyError if one is missing."""
         return cls(weights, {name: tensors[f"mask/{name}"] for name in weights})

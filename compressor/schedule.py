@@ -8,11 +8,12 @@ from compressor.recipes import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class StageSpan:
-    """A stage and its steps, ``start`` to before ``end``."""
+    """A stage and its steps, ``start`` to before ``end``; an epoch has ``epoch_steps`` of them."""
 
     stage: Stage
     start: int
     end: int
+    epoch_steps: int
 
     @property
     def steps(self):
@@ -40,7 +41,7 @@ class Schedule:
         spans, start = [], 0
         for stage in recipe.stages:
             end = start + max(1, round(stage.epochs * steps_per_epoch))
-            spans.append(StageSpan(stage=stage, start=start, end=end))
+            spans.append(StageSpan(stage=stage, start=start, end=end, epoch_steps=steps_per_epoch))
             start = end
         return cls(recipe, tuple(spans))
 

@@ -9,9 +9,10 @@ arXiv 2102.04010, equation 9), which keeps masks from flipping back and forth.
 import torch
 
 from compressor.masks import HiddenWeights
+from compressor.pruning_method import PruningMethod
 
 
-class SrSteState:
+class SrSteState(PruningMethod):
     """Masks, and the dense weights while the model holds the pruned ones.
 
     Parameters
@@ -24,8 +25,11 @@ class SrSteState:
         Input norms for error-aware projections.
     """
 
+    name = "sr_ste"
+    has_dense_model = False
+
     def __init__(self, weights, structure, *, decay, norms=None):
-        self.weights = weights
+        super().__init__(weights)
         self.structure = structure
         self.decay = decay
         self.norms = norms or {}
@@ -45,12 +49,14 @@ class SrSteState:
         self._updates += 1
         self.masks = masks
 
-    def hide_removed(self):
+    def before_forward(self, stage, done):
         """Set removed weights to zero in the model, and keep the dense weights aside."""
+        if done and done % stage.interval == 0:
+            self.refresh()
         self._hidden.hide(self.masks)
 
     @torch.no_grad()
-    def restore(self):
+    def before_clipping(self, stage):
         """Bring the dense weights back, and add the decay of removed ones to the complete gradients."""
         self._hidden.restore()
         for name, weight in self.weights.items():

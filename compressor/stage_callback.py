@@ -45,19 +45,13 @@ class StageCallback(TrainerCallback):
         trainer = self.trainer
         step, log_due = state.global_step, control.should_log
         span = trainer.schedule.span_at(step - 1)
-        done = step - span.start
-        if span.stage.method == "admm" and done % span.stage.interval_steps(span.steps) == 0:
-            trainer.close_interval()
-        if span.stage.method == "gradual" and (done % span.stage.interval == 0 or step == span.end):
-            trainer.stages.gradual.advance(done / span.steps, trainer.optimizer)
-        if span.stage.method == "group_lasso":
-            interval = max(1, round(span.stage.reweight_epochs * trainer.steps_per_epoch))
-            if done % interval == 0:
-                trainer.stages.lasso.reweight()
-        window_ends = done % args.logging_steps == 0 or step == span.end
-        if span.stage.method in ("sr_ste", "gradual", "group_lasso", "learned_topk") and window_ends:
-            trainer.close_window()
-        control.should_log = log_due  # logging an interval takes the loss's own log for done
+        done, method = step - span.start, trainer.stages.method
+        logs = method.end_step(span, done, trainer.optimizer)
+        if done % args.logging_steps == 0 or step == span.end:
+            logs |= method.report()
+        if logs:
+            trainer.log({f"{method.name}_{key}": value for key, value in logs.items()})
+        control.should_log = log_due  # that takes the loss's own log for done
         training = trainer.recipe.training
         control.should_evaluate |= (trainer.eval_dataset is not None
                                     and trainer.schedule.is_due(step, training.evaluations))

@@ -4,10 +4,6 @@ It knows nothing of data or losses. The trainer calls it at fixed points of ever
 whole state goes into one file of every checkpoint, so that a resumed run continues exactly.
 """
 
-from contextlib import contextmanager
-
-import torch
-
 from compressor.activation_norms import input_norms
 from compressor.admm import AdmmState
 from compressor.attention_maps import set_map_pruning
@@ -18,6 +14,7 @@ from compressor.group_structures import HeadsRows, structure_of
 from compressor.learned_topk import LearnedTopK, block_groups, head_and_row_groups
 from compressor.map_pool import prune_maps
 from compressor.masks import FixedMasks
+from compressor.pruning_method import NotPruning
 from compressor.recipe_structure import recipe_structure
 from compressor.removed_units import RemovedUnits
 from compressor.sr_ste import SrSteState
@@ -30,8 +27,29 @@ NORM_ROWS = 256
 """Training rows on which the inputs of error-aware projections are measured."""
 
 
+def _learned_topk(state, stage):
+    if isinstance(state.structure, HeadsRows):
+        config = state.model.config
+        groups = head_and_row_groups(state.targets, config.hidden_size // config.num_attention_heads)
+    else:
+        groups = block_groups(state.targets, state.structure.unit)
+    return LearnedTopK(state.targets, groups, stage)
+
+
+METHODS = {
+    "gradual": lambda state, stage: GradualPruning(state.weights, state.structure, state.norms),
+    "admm": lambda state, stage: AdmmState(state.weights, state.target, rho=stage.rho, init=stage.init,
+                                           norms=state.norms),
+    "group_lasso": lambda state, stage: GroupLasso(state.weights, state.structure, strength=stage.strength),
+    "learned_topk": _learned_topk,
+    "sr_ste": lambda state, stage: SrSteState(state.weights, state.structure, decay=stage.decay,
+                                              norms=state.norms),
+}
+"""What begins the method of a stage, by the stage's name in recipes. Other stages prune for good first."""
+
+
 class StageState:
-    """Structure, ADMM or SR-STE state, masks and activation scales of a model while a recipe runs.
+    """Structure, pruning method and activation scales of a model while a recipe runs.
 
     Parameters
     ----------
@@ -59,14 +77,9 @@ class StageState:
         What the recipe's budget is expected to take, see :func:`compressor.budget.choose_structure`.
     norms : dict of str to tensor
         Input norms; empty where projections go by magnitude.
-    admm : AdmmState or None
-    sr_ste : SrSteState or None
-    gradual : GradualPruning or None
-    lasso : GroupLasso or None
-    topk : LearnedTopK or None
+    method : PruningMethod
+        What the present stage works with; FixedMasks from the moment of the hard projection on.
     removed : RemovedUnits or None
-    masks : FixedMasks or None
-        Set from the moment of the hard projection on.
     map_pruning : IntegerMapPruning or None
         Set from the moment on when the model's attention maps are pruned.
     scales : EncoderScales or None
@@ -85,8 +98,8 @@ class StageState:
         self.on_grid = False
         self.norms = {}
         self.stage = self.budget_report = None
-        self.admm = self.sr_ste = self.lasso = self.topk = self.gradual = None
-        self.masks = self.map_pruning = self.scales = None
+        self.method = NotPruning(self.weights)
+        self.map_pruning = self.scales = None
         self.removed = RemovedUnits(target_layers(model)) if given_removed else None
         if given_maps is not None and recipe.attention_maps is None:
             self.map_pruning = given_maps
@@ -101,7 +114,7 @@ class StageState:
     @property
     def is_pruning(self):
         """Whether a pruning stage has begun."""
-        return self.on_grid or not isinstance(self.structure, Dense)
+        return not isinstance(self.method, NotPruning)
 
     @property
     def target(self):
@@ -120,44 +133,30 @@ class StageState:
         self.stage = stage.label
         if stage.method == "dense" or not self.recipe.prunes:
             return {}
-        if not self.is_pruning:
-            if self.recipe.structure.score == "activation":
-                self.norms = input_norms(self.model, self.targets, self.first_batches(NORM_ROWS))
-            self.structure = self.planned_structure()
-            if self.budget_report is not None:
-                logs = {f"budget_{key}": value for key, value in self.budget_report.items() if key != "unit"}
-                return logs | self._enter_method(stage, optimizer)
-        return self._enter_method(stage, optimizer)
-
-    def _enter_method(self, stage, optimizer):
-        if stage.method == "admm":
-            self._enter_admm(stage)
-            return {}
-        if stage.method == "sr_ste":
-            self.admm = None
-            self.sr_ste = SrSteState(self.weights, self.structure, decay=stage.decay, norms=self.norms)
-            return {}
-        if stage.method == "gradual":
-            self.gradual = GradualPruning(self.weights, self.structure, self.norms)
-            return {}
-        if stage.method == "group_lasso":
-            self.lasso = GroupLasso(self.weights, self.structure, strength=stage.strength)
-            return {}
-        if stage.method == "learned_topk":
-            self.enter_topk(stage)
-            return {}
+        logs = {} if self.is_pruning else self._plan()
+        if stage.method in METHODS:
+            self.begin_method(stage)
+            return logs
         if stage.method == "retrain" and stage.fit_rows:
-            return self.fit(stage.fit_rows, optimizer)
-        return self.freeze(optimizer)
+            return logs | self.fit(stage.fit_rows, optimizer)
+        return logs | self.freeze(optimizer)
 
-    def enter_topk(self, stage):
-        """Begin to learn which units stay."""
-        if isinstance(self.structure, HeadsRows):
-            config = self.model.config
-            groups = head_and_row_groups(self.targets, config.hidden_size // config.num_attention_heads)
-        else:
-            groups = block_groups(self.targets, self.structure.unit)
-        self.topk = LearnedTopK(self.targets, groups, stage)
+    def _plan(self):
+        """Choose the structure that pruning will ask for; returns what is worth logging."""
+        if self.recipe.structure.score == "activation":
+            self.norms = input_norms(self.model, self.targets, self.first_batches(NORM_ROWS))
+        self.structure = self.planned_structure()
+        return {f"budget_{key}": value for key, value in (self.budget_report or {}).items() if key != "unit"}
+
+    def begin_method(self, stage):
+        """Give the weights to the method of a stage; a second stage of ADMM goes on with Z and U."""
+        if stage.method == "admm":
+            self.on_grid = stage.values == "int8"
+            if isinstance(self.method, AdmmState):
+                self.method.structure = self.target
+                self.method.rescale_dual(stage.rho)
+                return
+        self.method = METHODS[stage.method](self, stage)
 
     def begin_maps(self, stage):
         """Prune attention maps if a stage wants it and they are not; returns what is worth logging."""
@@ -169,37 +168,28 @@ class StageState:
             weight_pool=getattr(self.structure, "pool", None))
         return {"map_patterns": len(self.map_pruning.patterns), "map_retained_weights": kept}
 
-    def _enter_admm(self, stage):
-        self.on_grid = stage.values == "int8"
-        if self.admm is None:
-            self.admm = AdmmState(self.weights, self.target, rho=stage.rho, init=stage.init, norms=self.norms)
-        else:  # a second ADMM stage: the scaled dual is the true one over rho
-            self.admm.structure = self.target
-            self.admm.rescale_dual(stage.rho)
-
     def freeze(self, optimizer=None):
-        """Project the weights for good; does nothing if that has happened."""
-        if self.masks is not None:
+        """Prune the weights for good; does nothing if that has happened."""
+        if isinstance(self.method, FixedMasks):
             return {}
-        if self.topk is not None:
-            masks = self.topk.masks(self.topk.stage.neurons)
-            self.masks, retained = FixedMasks.remove(self.topk.hidden.parameters, masks)
+        if isinstance(self.method, LearnedTopK):
+            masks = self.method.final_masks()
+            self.method, retained = FixedMasks.remove(self.method.hidden.parameters, masks)
         else:
-            self.masks, retained = FixedMasks.project(self.weights, self.target, self.norms)
-        self.admm = self.sr_ste = self.lasso = self.topk = self.gradual = None
+            self.method, retained = FixedMasks.project(self.weights, self.target, self.norms)
         if optimizer is not None:
-            self.masks.clear_moments(optimizer)
+            self.method.clear_moments(optimizer)
         return {"frozen_retained_energy": retained}
 
     def fit(self, rows, optimizer=None):
         """Prune dense weights for good, to what the encoder puts out on training rows."""
         masks, error = fit_encoder(self.model, self.targets, self.structure, self.first_batches(rows),
                                    allowed=self.removed and self.removed.weight_mask)
-        self.masks = FixedMasks(self.weights, masks)
+        self.method = FixedMasks(self.weights, masks)
         if self.removed is not None:
             self.removed.apply()
         if optimizer is not None:
-            self.masks.clear_moments(optimizer)
+            self.method.clear_moments(optimizer)
         return {"fit_hidden_error": error}
 
     def planned_structure(self):
@@ -210,65 +200,23 @@ class StageState:
 
     def before_forward(self, stage, done):
         """Prepare the weights of a step; ``done`` steps of the stage have run."""
-        if self.sr_ste is not None:
-            if done and done % stage.interval == 0:
-                self.sr_ste.refresh()
-            self.sr_ste.hide_removed()
-        if self.topk is not None:
-            self.topk.hide_removed()
+        self.method.before_forward(stage, done)
 
     def before_clipping(self, stage):
-        """Adjust complete gradients; returns the norm of the part of ADMM's or Lasso's penalty."""
+        """Adjust complete gradients."""
         if self.removed is not None:
             self.removed.apply_to_gradients()
-        if self.admm is not None and stage.coupling == "loss":
-            return self.admm.add_penalty_gradient()
-        if self.lasso is not None and stage.solver == "penalty":
-            return self.lasso.add_penalty_gradient()
-        if self.topk is not None:
-            self.topk.restore()
-        if self.sr_ste is not None:
-            self.sr_ste.restore()
-        for masks in (self.masks, self.gradual and self.gradual.masks):
-            if masks is not None:
-                masks.apply_to_gradients()
-        return 0.0
+        self.method.before_clipping(stage)
 
     def after_optimizer_step(self, stage, relative_rate):
         """Adjust weights that the optimizer has just moved."""
-        if self.admm is not None and stage.coupling == "decoupled":
-            self.admm.proximal_step(relative_rate)
-        if self.lasso is not None and stage.solver == "proximal":
-            self.lasso.proximal_step(relative_rate)
-        if self.topk is not None:
-            self.topk.step(relative_rate)
-        for masks in (self.removed, self.masks, self.gradual and self.gradual.masks):
-            if masks is not None:
-                masks.apply()
+        self.method.after_optimizer_step(stage, relative_rate)
+        if self.removed is not None:
+            self.removed.apply()
 
-    @contextmanager
     def projected(self):
-        """Within the context the model holds the projection of its weights; afterwards its own again."""
-        if self.masks is not None or not self.is_pruning:
-            yield
-            return
-        if self.topk is not None:
-            self.topk.hidden.hide(self.topk.masks(self.topk.stage.neurons))
-            try:
-                yield
-            finally:
-                self.topk.hidden.restore()
-            return
-        own = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(self.target.of_layer(name).project(weight, self.norms.get(name))[0])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, weight in self.weights.items():
-                    weight.copy_(own[name])
+        """Within the context the model holds what would be saved; afterwards its own weights again."""
+        return self.method.projected(self.target, self.norms)
 
     def save(self, folder):
         """Write the state into a checkpoint folder."""

@@ -91,7 +91,6 @@ class CompressionTrainer(DistillingTrainer):
         self._own_dropout = {}
         self._dense_evaluation = False
         self._in_integers = False
-        self._penalty_norms = []
         self.add_callback(StageCallback(self))
 
     @property
@@ -195,7 +194,7 @@ class CompressionTrainer(DistillingTrainer):
         if self.accelerator.sync_gradients:
             if self.span.stage.method == "reconstruct":
                 self._drop_other_gradients()
-            self._penalty_norms.append(self.stages.before_clipping(self.span.stage))
+            self.stages.before_clipping(self.span.stage)
         return loss
 
     def _get_grad_norm(self, model, grad_norm=None):
@@ -250,26 +249,12 @@ class CompressionTrainer(DistillingTrainer):
         train_in_integers(self.model, self.stages.scales, self.stages.map_pruning)
         self._in_integers = True
 
-    def close_interval(self):
-        """Update Z and U and log how far ADMM is."""
-        logs = self.stages.admm.update()
-        logs["penalty_gradient_norm"] = sum(self._penalty_norms) / max(1, len(self._penalty_norms))
-        self._penalty_norms.clear()
-        self.log({f"admm_{name}": value for name, value in logs.items()})
-
-    def close_window(self):
-        """Log what the present method has done to the masks."""
-        for name in ("sr_ste", "gradual", "lasso", "topk"):
-            state = getattr(self.stages, name)
-            if state is not None:
-                self.log({f"{name}_{key}": value for key, value in state.report().items()})
-
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Metrics of the projected model, and of the dense one while there is one."""
         if isinstance(self.eval_dataset if eval_dataset is None else eval_dataset, dict):
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         metrics = {}
-        if self.recipe.prunes and self.stages.masks is None and self.stages.sr_ste is None:
+        if self.recipe.prunes and self.stages.method.has_dense_model:
             self._dense_evaluation = True
             try:
                 metrics |= super().evaluate(eval_dataset, ignore_keys, f"{metric_key_prefix}_dense")
@@ -292,7 +277,6 @@ class CompressionTrainer(DistillingTrainer):
         self._in_integers = False
         if self.recipe.prunes:
             self.stages.freeze()
-            self.stages.masks.apply()
 
     def final_metrics(self):
         """The last value of every evaluation metric of this run, resumed parts included."""

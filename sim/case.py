@@ -1,11 +1,11 @@
 """One program with its memories and golden outputs, as a file that a cocotb bench reads."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
+
+from compressor.text_file import whole_file
 
 _ARRAYS = ("program", "weights", "input", "pool", "lengths")
 
@@ -62,9 +62,8 @@ class BenchCase:
         values["outputs"] = [(name, offset) for name, (offset, _) in outputs.items()]
         arrays["values"] = np.frombuffer(json.dumps(values).encode(), np.uint8)
         arrays |= {f"output_{index}": y for index, (_, y) in enumerate(outputs.values())}
-        aside = Path(path).with_suffix(".part.npz")
-        np.savez(aside, **arrays)
-        os.replace(aside, path)
+        with whole_file(path) as aside, aside.open("wb") as file:
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path):

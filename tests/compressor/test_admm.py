@@ -9,7 +9,7 @@ from compressor.masks import FixedMasks
 from compressor.pools import build_pool
 from compressor.recipe_stages import AdmmStage
 from compressor.recipes import Recipe
-from compressor.schedule import Schedule
+from compressor.schedule import Schedule, StageSpan
 from compressor.structures import NM, Pattern
 
 STRUCTURE = Pattern(build_pool("reed_muller"))
@@ -106,12 +106,30 @@ def test_proximal_step_never_overshoots():
     assert torch.allclose(weight, state.z["w"] - state.u["w"])
 
 
+def test_the_norm_of_the_penalty_is_the_mean_over_an_interval():
+    weight = parameter()
+    state = AdmmState({"w": weight}, STRUCTURE, rho=0.1)
+    stage = AdmmStage(method="admm", epochs=1, interval=2)
+    norms = []
+    for _ in range(2):
+        weight.grad = None
+        state.before_clipping(stage)
+        norms.append(float(weight.grad.norm()))
+        with torch.no_grad():
+            weight.mul_(1.5)
+    assert norms[1] > norms[0] > 0
+    span = StageSpan(stage=stage, start=7, end=17, epoch_steps=10)
+    assert state.end_step(span, 1, None) == {}
+    assert state.end_step(span, 2, None)["penalty_gradient_norm"] == pytest.approx(sum(norms) / 2)
+    assert state.end_step(span, 4, None)["penalty_gradient_norm"] == 0
+
+
 def test_state_round_trip_and_dual_rescaling():
     weight = parameter()
     state = AdmmState({"w": weight}, STRUCTURE, rho=0.1)
     state.update()
     other = AdmmState({"w": weight}, STRUCTURE, rho=0.1)
-    other.load(state.tensors(), updates=1)
+    other.load(state.tensors())
     with torch.no_grad():
         weight.mul_(0.5)
     assert state.update() == other.update()
@@ -120,7 +138,7 @@ def test_state_round_trip_and_dual_rescaling():
     state.rescale_dual(0.2)
     assert torch.allclose(state.u["w"], u / 2)
     with pytest.raises(KeyError):
-        other.load({}, updates=0)
+        other.load({})
 
 
 def test_masks_hold_through_adamw():

@@ -67,7 +67,7 @@ def test_gammas_move_at_milestones_alone(data, tmp_path):
     inner = trainer.stages.after_optimizer_step
 
     def after_step(*args):
-        seen.append(trainer.stages.lasso.gammas[name].clone())
+        seen.append(trainer.stages.method.gammas[name].clone())
         inner(*args)
 
     trainer.stages.after_optimizer_step = after_step

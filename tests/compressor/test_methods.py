@@ -102,12 +102,12 @@ def straight_through(model, state, batch, decay):
     parameters = dict(model.named_parameters())
     names = {name: next(path for path, parameter in parameters.items() if parameter is weight)
              for name, weight in state.weights.items()}
-    pruned = {name: (weight.detach() * state.sr_ste.masks[name]).requires_grad_()
+    pruned = {name: (weight.detach() * state.method.masks[name]).requires_grad_()
               for name, weight in state.weights.items()}
     loss = torch.func.functional_call(model, {names[name]: w for name, w in pruned.items()},
                                       kwargs=batch).loss
     gradients = torch.autograd.grad(loss, list(pruned.values()))
-    return {name: gradient + decay * ~state.sr_ste.masks[name] * state.weights[name].detach()
+    return {name: gradient + decay * ~state.method.masks[name] * state.weights[name].detach()
             for name, gradient in zip(pruned, gradients, strict=True)}
 
 
@@ -128,7 +128,7 @@ def test_sr_ste_gradient_is_the_papers(data):
     for name, weight in state.weights.items():
         assert torch.equal(weight, dense[name])
         assert torch.allclose(weight.grad, expected[name], rtol=1e-4, atol=1e-7), name
-        removed = ~state.sr_ste.masks[name]
+        removed = ~state.method.masks[name]
         assert (weight.grad[removed] != 0).all()  # removed weights learn: straight through
 
 

@@ -117,13 +117,13 @@ def test_gradients_are_straight_through(unit, tiny, data):
                 pruned[f"{member}.bias"] = topk.biases[member].detach() * spread[:, 0]
     names = {f"{model.base_model_prefix}.{name}": value for name, value in pruned.items()}
     torch.func.functional_call(model, names, kwargs=batch).loss.backward()
-    topk.hide_removed()
+    topk.before_forward(None, 0)
     model(**batch).loss.backward()
     dense = {name: value.clone() for name, value in topk.hidden._dense.items()}
     share = topk.remaining_share()
     weight_of_penalty = penalty_weight((share - 0.4).item() ** 2, 0.4, 10_000, 50)
     slopes = torch.autograd.grad(weight_of_penalty * (share - 0.4) ** 2, list(topk.thresholds.values()))
-    topk.restore()
+    topk.before_clipping(None)
     for (name, scores), slope in zip(topk.scores.items(), slopes, strict=True):
         assert torch.allclose(scores.grad, chosen[name].grad, rtol=1e-3, atol=1e-6), name
         kept = float((chosen[name].grad * chosen[name].detach()).sum())
@@ -142,9 +142,9 @@ def test_weight_decay_leaves_scores_and_thresholds_alone(data, tmp_path):
             "batch": 16, "max_tokens": 24, "weight_decay": decay})
         trainer = trainer_of(recipe, data, tmp_path / str(decay))
         trainer.train()
-        found.append(trainer.stages.topk.tensors())
-        own = {id(value) for value in (*trainer.stages.topk.scores.values(),
-                                       *trainer.stages.topk.thresholds.values())}
+        found.append(trainer.stages.method.tensors())
+        own = {id(value) for value in (*trainer.stages.method.scores.values(),
+                                       *trainer.stages.method.thresholds.values())}
         assert not own & {id(value) for group in trainer.optimizer.param_groups for value in group["params"]}
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 

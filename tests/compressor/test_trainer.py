@@ -174,14 +174,14 @@ def test_dual_variables_are_in_the_checkpoint(data, tmp_path):
     trainer = trainer_of(three_stages(), data, tmp_path)
     StopAfter(trainer, 11)
     trainer.train()
-    u = {name: value.clone() for name, value in trainer.stages.admm.u.items()}
+    u = {name: value.clone() for name, value in trainer.stages.method.u.items()}
     assert sum(float(value.abs().sum()) for value in u.values()) > 0
     other = StageState(build_tiny_model(data.task, data.train, max_tokens=24)[0], trainer.recipe)
     other.load(latest_checkpoint(tmp_path))
     assert other.stage == "admm"
-    assert other.admm.updates == 2
+    assert other.method.updates == 2
     assert other.structure == trainer.stages.structure
-    assert all(torch.equal(u[name], other.admm.u[name]) for name in u)
+    assert all(torch.equal(u[name], other.method.u[name]) for name in u)
 
 
 def test_checkpoints_that_do_not_fit_are_refused(data, tmp_path):
@@ -234,8 +234,8 @@ def test_masks_hold_while_retraining(gradients, data, tmp_path, monkeypatch):
 
     def after_step(*args):
         inner(*args)
-        if trainer.stages.masks is not None:
-            seen.append(all((weight[~trainer.stages.masks.masks[name]] == 0).all()
+        if isinstance(trainer.stages.method, FixedMasks):
+            seen.append(all((weight[~trainer.stages.method.masks[name]] == 0).all()
                             for name, weight in trainer.stages.weights.items()))
 
     trainer.stages.after_optimizer_step = after_step
@@ -252,7 +252,7 @@ def test_gradients_of_removed_weights_do_not_count_when_clipping(data, tmp_path)
     inner, seen = trainer._clip_grad_norm, []
 
     def clip(model):
-        weights, masks = trainer.stages.weights, trainer.stages.masks.masks
+        weights, masks = trainer.stages.weights, trainer.stages.method.masks
         kept = [weight.grad[masks[name]] for name, weight in weights.items()]
         pruned = {id(weight) for weight in weights.values()}
         kept += [p.grad.flatten() for p in model.parameters() if p.grad is not None and id(p) not in pruned]

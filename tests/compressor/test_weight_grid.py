@@ -95,8 +95,9 @@ def test_without_it_training_ends_off_the_grid(data, tmp_path):
     assert min(grid_error(weight.detach()) for weight in trainer.stages.weights.values()) > 0.1
 
 
-def test_an_interrupted_run_goes_on_exactly(data, tmp_path):
-    assert_resumes_exactly(recipe_of({"kind": "pattern"}, ON_GRID | {"epochs": 2}, RETRAIN), data, tmp_path,
+@pytest.mark.parametrize("structure", [{"kind": "pattern"}, {"kind": "dense"}])
+def test_an_interrupted_run_goes_on_exactly(data, tmp_path, structure):
+    assert_resumes_exactly(recipe_of(structure, ON_GRID | {"epochs": 2}, RETRAIN), data, tmp_path,
                            stops=(3, 9))
 
 
