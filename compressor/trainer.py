@@ -211,6 +211,7 @@ class CompressionTrainer(DistillingTrainer):
         check_weights(self.model, step=step, checkpoints=folder)
         with whole_or_gone(folder / f"checkpoint-{step}"):
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each has written the state of its random numbers
             if self.args.should_save:
                 self.stages.save(folder / f"checkpoint-{step}")  # last: it marks the whole
 

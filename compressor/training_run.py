@@ -36,8 +36,8 @@ from compressor.trainer import CompressionTrainer, training_arguments
 
 CHECKPOINTS = "checkpoints"
 
-REPEAT_SECONDS = 1
-"""A signal so soon after another is the same request."""
+REPEAT_SECONDS, LAUNCHER_SECONDS = 1, 20
+"""A signal so soon after another is the same request; of several processes, whose launcher repeats it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def run_training(recipe: Recipe, *, model_name: str, data: TaskData, out: StrPat
         trainer = build_trainer(model, tokenizer, recipe, data, out, **given)
         for warning in trainer.warnings if processes.is_main_process else ():
             say(f"warning: {warning}")
-        with _stop_on_signal(trainer):
+        with stop_on_signal(trainer):
             trainer.train(resume_from_checkpoint=checkpoint)
         metrics = {}
         if finished := trainer.state.global_step == trainer.schedule.steps:
@@ -182,13 +182,14 @@ def _prepare_output(out, recipe, *, resume, overwrite):
 
 
 @contextmanager
-def _stop_on_signal(trainer):
+def stop_on_signal(trainer):
     """Ctrl-C or SIGTERM ends the run after the current step with a checkpoint; a later Ctrl-C at once.
 
-    Launchers of several processes repeat to each of them what the terminal has sent already; that counts
-    as the same request.
+    Launchers of several processes repeat to each of them what the terminal has sent already, seconds later on
+    a busy machine; that counts as the same request.
     """
     asked = None
+    same = REPEAT_SECONDS if trainer.args.world_size == 1 else LAUNCHER_SECONDS
 
     def request_stop(number, frame):
         nonlocal asked
@@ -196,7 +197,7 @@ def _stop_on_signal(trainer):
             asked, trainer.stop_requested = time.monotonic(), True
             if trainer.is_world_process_zero():
                 say("stopping after this step; Ctrl-C again to drop it")
-        elif number == signal.SIGINT and time.monotonic() > asked + REPEAT_SECONDS:
+        elif number == signal.SIGINT and time.monotonic() > asked + same:
             raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # nobody signals it

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,6 +16,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from compressor.model_dir import check_model, read_compression
+from compressor.stage_checkpoint import STATE_FILE
+from compressor.training_run import LAUNCHER_SECONDS, REPEAT_SECONDS, stop_on_signal
 
 RECIPE = """
 schema_version: 1
@@ -90,7 +93,25 @@ def test_two_processes_stop_after_the_same_step_and_go_on_exactly(reached, whole
     _, errors = run.communicate(timeout=60)
     stops = set(re.findall(r"stopped at step (\d+) of 168; go on with the same command", errors))
     assert len(stops) == 1, errors[-2000:]
-    assert (part / "checkpoints" / f"checkpoint-{stops.pop()}").is_dir()
+    checkpoint = part / "checkpoints" / f"checkpoint-{stops.pop()}"
+    assert {"rng_state_0.pth", "rng_state_1.pth", STATE_FILE} <= {file.name for file in checkpoint.iterdir()}
     finish(whole / "recipe.yaml", part, "--resume")
     found, wanted = (load_file(folder / "model.safetensors") for folder in (part, whole / "model"))
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize(("processes", "seconds"), [(1, REPEAT_SECONDS), (2, LAUNCHER_SECONDS)])
+def test_a_signal_that_the_launcher_repeats_is_the_same_request(processes, seconds, monkeypatch):
+    trainer = SimpleNamespace(stop_requested=False, args=SimpleNamespace(world_size=processes),
+                              is_world_process_zero=lambda: False)
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with stop_on_signal(trainer):
+        signal.raise_signal(signal.SIGINT)
+        assert trainer.stop_requested
+        now[0] = 0.9 * seconds
+        signal.raise_signal(signal.SIGINT)
+        now[0] = 1.1 * seconds
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
