@@ -7,10 +7,10 @@ Every interval: ``Z = project(W + U)``, then ``U = U + W - Z``.
 
 import torch
 
-from compressor.pruning_method import PruningMethod
+from compressor.pruning_method import ProjectedMethod
 
 
-class AdmmState(PruningMethod):
+class AdmmState(ProjectedMethod):
     """Z and U of every pruned weight, all float32, on the device of the weight.
 
     Parameters

@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 
 from compressor.masks import FixedMasks
-from compressor.pruning_method import PruningMethod
+from compressor.pruning_method import ProjectedMethod
 
 
-class GradualPruning(PruningMethod):
+class GradualPruning(ProjectedMethod):
     """Masks that shrink along the cubic schedule.
 
     Parameters

@@ -3,13 +3,13 @@
 import torch
 
 from compressor.group_structures import spread, unit_sums
-from compressor.pruning_method import PruningMethod
+from compressor.pruning_method import ProjectedMethod
 
 EPSILON_SHARE, EPSILON_MIN = 1e-3, 1e-8
 """Epsilon of ``gamma = 1 / (norm + epsilon)``: this share of the matrix's median norm, and its least."""
 
 
-class GroupLasso(PruningMethod):
+class GroupLasso(ProjectedMethod):
     """Gammas of all units, and what they do to gradients or weights.
 
     Parameters

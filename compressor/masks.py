@@ -1,7 +1,5 @@
 """Fixed masks: after pruning, no optimizer may bring a removed weight back."""
 
-from contextlib import contextmanager
-
 import torch
 
 from compressor.pruning_method import PruningMethod
@@ -99,11 +97,6 @@ class FixedMasks(PruningMethod):
 
     def after_optimizer_step(self, stage, relative_rate):
         self.apply()
-
-    @contextmanager
-    def projected(self, target, norms):
-        """The weights as they are."""
-        yield
 
     @torch.no_grad()
     def clear_moments(self, optimizer):

@@ -6,7 +6,7 @@ import torch
 
 
 class PruningMethod:
-    """A way to prune. Each hook does nothing, or the least, unless a method needs more.
+    """A way to prune. Each hook does nothing unless a method needs it.
 
     In a step the hooks run in this order: ``before_forward``, ``before_clipping``, ``after_optimizer_step``,
     ``end_step``. A stage's values come as its section of the recipe, ``stage``.
@@ -48,17 +48,11 @@ class PruningMethod:
 
     @contextmanager
     def projected(self, target, norms):
-        """Within the context the model holds the weights' projection onto ``target``, a structure."""
-        own = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(target.of_layer(name).project(weight, norms.get(name))[0])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, weight in self.weights.items():
-                    weight.copy_(own[name])
+        """Within the context the model holds what would be saved: here the weights as they are.
+
+        ``target`` is the structure to project to, ``norms`` are the input norms of error-aware projections.
+        """
+        yield
 
     def tensors(self):
         """Everything that must survive an interruption, by name."""
@@ -73,7 +67,20 @@ class NotPruning(PruningMethod):
 
     name = "nothing"
 
+
+class ProjectedMethod(PruningMethod):
+    """A method that leaves more in the weights than their projection, which is what would be saved."""
+
     @contextmanager
     def projected(self, target, norms):
-        """The weights as they are."""
-        yield
+        """Within the context the model holds the weights' projection; afterwards the weights again."""
+        own = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(target.of_layer(name).project(weight, norms.get(name))[0])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, weight in self.weights.items():
+                    weight.copy_(own[name])

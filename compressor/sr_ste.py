@@ -9,10 +9,10 @@ arXiv 2102.04010, equation 9), which keeps masks from flipping back and forth.
 import torch
 
 from compressor.masks import HiddenWeights
-from compressor.pruning_method import PruningMethod
+from compressor.pruning_method import ProjectedMethod
 
 
-class SrSteState(PruningMethod):
+class SrSteState(ProjectedMethod):
     """Masks, and the dense weights while the model holds the pruned ones.
 
     Parameters
