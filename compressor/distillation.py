@@ -7,7 +7,7 @@ The loss of S3 (MLPruning, section 3.4), averaged over real tokens only::
 """
 
 import inspect
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch.nn import functional
@@ -62,6 +62,8 @@ class Distiller:
         Put into evaluation mode, on the student's device; its parameters are never trained.
     student : PreTrainedModel
     section : compressor.recipe_sections.Distillation
+    autocast : function without arguments
+        Makes the context in which the teacher computes: the student's.
 
     Attributes
     ----------
@@ -74,9 +76,9 @@ class Distiller:
         If a part of the loss has nothing to compare: other sizes, or layers that do not divide.
     """
 
-    def __init__(self, teacher, student, section):
+    def __init__(self, teacher, student, section, *, autocast=nullcontext):
         _check_fit(teacher.config, student.config, section)
-        self.section = section
+        self.section, self.autocast = section, autocast
         self.teacher = teacher.to(student.device).eval().requires_grad_(False)
         self.wanted = {"output_hidden_states": section.hidden > 0,
                        "output_attentions": section.attention > 0}
@@ -98,7 +100,7 @@ class Distiller:
             Of all parts, only the distance of this encoder layer's output.
         """
         section, mask = self.section, inputs["attention_mask"].bool()
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast():
             target = self.teacher(**{name: value for name, value in inputs.items()
                                      if name in self._accepts and name not in LABELS}, **self.wanted)
         parts = {}

@@ -50,7 +50,8 @@ class DistillingTrainer(Trainer):
     def _begin(self, teacher):
         if self.distillation.attention:
             teacher.set_attn_implementation("eager")
-        self.distiller = Distiller(teacher, self.model, self.distillation)
+        self.distiller = Distiller(teacher, self.model, self.distillation,
+                                   autocast=self.accelerator.autocast)
 
     @property
     def is_distilling(self):

@@ -226,8 +226,8 @@ class Training(Section):
         While training, in every place where the model has dropout; its own unless given. Stages that distil
         hidden states want 0: those of the teacher have none.
     precision : str
-        "float32", or "bfloat16": the products of forward and backward pass are in bfloat16 (autocast), while
-        weights, gradients, projections and the optimizer stay in float32.
+        "float32", or "bfloat16": products are in bfloat16 (autocast), in forward and backward pass and in the
+        teacher, while weights, gradients, projections and the optimizer stay in float32.
     evaluations, saves : int
         Evaluations and checkpoints per stage, evenly spread; the last of each at its end.
     """

@@ -98,9 +98,12 @@ def test_padding_does_not_count():
     assert hidden_loss(student, teacher, mask).item() == pytest.approx(expected.item())
 
 
-def test_interrupted_distillation_equals_uninterrupted(data, tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_interrupted_distillation_equals_uninterrupted(precision, data, tmp_path):
     """The teacher is the end of the dense stage; it is saved once, not in every checkpoint."""
     recipe = recipe_of({"kind": "nm"}, DENSE, {"method": "admm", "epochs": 1, "interval": 2}, RETRAIN,
+                       training={"learning_rate": 1e-3, "batch": 16, "max_tokens": 24,
+                                 "precision": precision},
                        distillation={"labels": 0.5, "hidden": 1.0, "attention": 10.0})
     whole = assert_resumes_exactly(recipe, data, tmp_path, (2, 4, 7))
     logged = [record for record in whole.state.log_history if "distillation_hidden_error" in record]
