@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import Trainer
 
+from compressor.attention_maps import set_map_pruning
 from compressor.distillation import Distiller, has_labels, load_teacher
 from compressor.stage_checkpoint import CheckpointError
 
@@ -16,7 +17,7 @@ GIVEN_TEACHER = "model"
 """Name of the teacher that is the model as it was given, pruned or not."""
 
 FUSED_ATTENTION = ("sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-"""Attention implementations that return no attention maps."""
+"""Attention implementations that return no attention maps, and are slow in bfloat16 on a CPU."""
 
 
 class DistillingTrainer(Trainer):
@@ -29,6 +30,8 @@ class DistillingTrainer(Trainer):
     distiller : Distiller or None
         There from the start for the teacher in a directory; for the model itself from
         :meth:`keep_teacher` on.
+    teacher_maps : IntegerMapPruning or None
+        How the attention maps of the model itself are pruned when it becomes the teacher.
     """
 
     # The BERT classifiers average their loss over a micro-batch; Trainer would take that for a loss
@@ -38,18 +41,20 @@ class DistillingTrainer(Trainer):
     def __init__(self, model, args, *, distillation=None, **kwargs):
         super().__init__(model=model, args=args, **kwargs)
         self.distillation = distillation
-        self.distiller = None
-        if distillation is None:
-            return
-        if distillation.attention and self.model.config._attn_implementation in FUSED_ATTENTION:
-            # A fused kernel returns no attention maps; the model's files do not name the kernel.
-            self.model.set_attn_implementation("eager")
-        if distillation.teacher not in (DENSE_TEACHER, GIVEN_TEACHER):
+        self.distiller = self.teacher_maps = None
+        self._choose_attention(self.model)
+        if distillation is not None and distillation.teacher not in (DENSE_TEACHER, GIVEN_TEACHER):
             self._begin(load_teacher(distillation.teacher, self.model))
 
+    def _choose_attention(self, model):
+        """No fused kernel where maps are needed or it is slow; the model's files do not name it."""
+        needs_maps = self.distillation is not None and self.distillation.attention
+        is_slow = self.args.bf16 and self.args.device.type == "cpu"
+        if (needs_maps or is_slow) and model.config._attn_implementation in FUSED_ATTENTION:
+            model.set_attn_implementation("eager")
+
     def _begin(self, teacher):
-        if self.distillation.attention:
-            teacher.set_attn_implementation("eager")
+        self._choose_attention(teacher)
         self.distiller = Distiller(teacher, self.model, self.distillation,
                                    autocast=self.accelerator.autocast)
 
@@ -80,9 +85,11 @@ class DistillingTrainer(Trainer):
         if self.distillation is None or self.distiller is not None:
             return
         try:
-            self._begin(load_teacher(self._teacher_folder, self.model))
+            teacher = load_teacher(self._teacher_folder, self.model)
         except ValueError as error:
             raise CheckpointError(f"{self._teacher_folder}: the teacher is lost: {error}") from error
+        set_map_pruning(teacher, self.teacher_maps)
+        self._begin(teacher)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The task's loss; while distilling, the one against the teacher. Labels are evaluated plainly."""

@@ -81,6 +81,7 @@ class CompressionTrainer(DistillingTrainer):
         self.recipe = recipe
         self.stages = StageState(self.model, recipe, given=given, given_maps=given_maps,
                                  given_removed=given_removed, first_batches=self.first_batches)
+        self.teacher_maps = self.stages.map_pruning
         self.steps_per_epoch = math.ceil(len(self.get_train_dataloader())
                                          / args.gradient_accumulation_steps)
         self.schedule = Schedule.of(recipe, steps_per_epoch=self.steps_per_epoch)

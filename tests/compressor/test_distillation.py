@@ -8,7 +8,9 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from compressor.attention_maps import map_pruning_of
 from compressor.distillation import Distiller, hidden_loss, load_teacher
+from compressor.intops.map_pruning import IntegerMapPruning
 from compressor.recipe_sections import Distillation
 from compressor.recipes import Recipe, RecipeError
 from compressor.stage_checkpoint import CheckpointError
@@ -132,6 +134,23 @@ def test_the_teacher_is_the_dense_model_and_stays(data, tmp_path):
     for name, value in trainer.distiller.teacher.state_dict().items():
         assert torch.equal(value, dense[name]), name
     assert trainer.model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attention", [0.0, 1.0])
+def test_a_given_model_teaches_with_its_own_attention_maps(precision, attention, data, tmp_path):
+    """In the run that keeps it and in one that brings it back."""
+    maps = IntegerMapPruning(patterns=np.array([[1, 0, 1, 0] * 4, [0, 1, 0, 1] * 4], np.uint8))
+    recipe = recipe_of({"kind": "nm"}, RETRAIN, training={"max_tokens": 24, "precision": precision},
+                       distillation={"teacher": "model", "attention": attention})
+    first, second = (trainer_of(recipe, data, tmp_path, given_maps=maps) for _ in range(2))
+    batch = next(first.first_batches(8))
+    own = first.model.eval()(**batch).logits
+    first.keep_teacher()
+    second.bring_teacher_back()
+    for teacher in (first.distiller.teacher, second.distiller.teacher):
+        assert [found is not None for found in map_pruning_of(teacher)] == [True, True]
+        assert torch.equal(teacher(**batch).logits, own)
 
 
 def test_distillation_keeps_the_hidden_states(data, tmp_path):

@@ -64,11 +64,11 @@ def three_stages(coupling="loss", **training):
                      {"method": "retrain", "epochs": 1}, **training)
 
 
-def trainer_of(recipe, data, folder, model=None, **changes):
+def trainer_of(recipe, data, folder, model=None, given_maps=None, **changes):
     tiny, tokenizer = build_tiny_model(data.task, data.train, max_tokens=24)
     return CompressionTrainer(
         model or tiny, training_arguments(recipe, folder, use_cpu=True, **changes), recipe=recipe,
-        train_dataset=EncodedRows(data.task, data.train, tokenizer, 24),
+        given_maps=given_maps, train_dataset=EncodedRows(data.task, data.train, tokenizer, 24),
         eval_dataset=EncodedRows(data.task, data.validation["validation"], tokenizer, 24),
         data_collator=DataCollatorWithPadding(tokenizer), processing_class=tokenizer,
         compute_metrics=lambda found: compute_metrics(data.task, found.predictions, found.label_ids))
@@ -335,6 +335,7 @@ def test_bfloat16_is_in_the_products_alone(data, tmp_path):
     linear = trainer.model.base_model.encoder.layer[0].output.dense
     seen = set()
     linear.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    assert trainer.model.config._attn_implementation == "eager"  # fused, a step takes up to twice as long
     trainer.train()
     assert seen == {torch.bfloat16}
     moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
