@@ -13,11 +13,14 @@ import torch
 from torch.nn import functional
 from transformers import AutoModel, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
+from compressor.label_order import label_names, reorder_labels
 from compressor.recipes import RecipeError
 
 
 def load_teacher(path, student):
     """The dense model in a directory, as a teacher for ``student``; with a head if the student has one.
+
+    Labels that it has in another order are put into the student's.
 
     Raises
     ------
@@ -36,6 +39,8 @@ def load_teacher(path, student):
     if missing:
         raise RecipeError(f"distillation.teacher: {path}: no trained {missing[0]}; give a model that was "
                           "fine-tuned on the task")
+    if kind is AutoModelForSequenceClassification:
+        reorder_labels(teacher, label_names(teacher.config), label_names(student.config))
     return teacher
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -14,6 +15,7 @@ from transformers import (
 from compressor.budget import PerLayer
 from compressor.distilling_trainer import DENSE_TEACHER, GIVEN_TEACHER
 from compressor.group_structures import HeadsRows
+from compressor.label_order import label_names, reorder_labels
 from compressor.model_dir import COMPRESSION_FILE, read_compression
 from compressor.recipes import RecipeError
 from compressor.run_guards import OutputError
@@ -27,8 +29,8 @@ TINY = "tiny"
 def load_model(name, data, recipe):
     """A model for the task and its tokenizer; OutputError in one line if they cannot be had.
 
-    The model has the task's head, a new one by the recipe's seed if the files have none; it is the encoder
-    alone where the data are plain text.
+    The model has the task's head, a new one by the recipe's seed if the files have none, with labels in the
+    task's order; it is the encoder alone where the data are plain text.
     """
     training = recipe.training
     if name == TINY:
@@ -41,6 +43,8 @@ def load_model(name, data, recipe):
         model = model_class(data.task).from_pretrained(
             name, dtype=torch.float32, **({} if data.task is TEXT else label_config(data.task)))
         tokenizer = AutoTokenizer.from_pretrained(name)
+        if data.task.labels:
+            reorder_labels(model, label_names(AutoConfig.from_pretrained(name)), data.task.labels)
     except (OSError, ValueError, RuntimeError) as error:
         raise OutputError(f"--model {name}: {' '.join(str(error).split())[:300]}") from error
     positions = getattr(model.config, "max_position_embeddings", training.max_tokens)
