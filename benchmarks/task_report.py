@@ -5,7 +5,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from benchmarks.task_rows import ARRAY, TEXT
-from compressor.tasks import TASKS, glue_score
+from compressor.task_metrics import glue_score
+from compressor.tasks import TASKS
 
 
 def read_results(out):

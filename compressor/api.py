@@ -21,7 +21,7 @@ RecipeLike = Recipe | Mapping[str, Any] | StrPath
 """A recipe, its plain values, the name of a preset, or the path of a YAML file."""
 
 
-def compress(recipe: RecipeLike, *, model: StrPath, task: str | TaskData, out: StrPath,
+def compress(recipe: RecipeLike, *, model: StrPath, task: StrPath | TaskData, out: StrPath,
              data: StrPath | None = None, train_rows: int | None = None, validation_rows: int | None = None,
              resume: bool = False, overwrite: bool = False) -> RunResult:
     """Train and prune a model: `compress train`.
@@ -34,9 +34,10 @@ def compress(recipe: RecipeLike, *, model: StrPath, task: str | TaskData, out: S
         What to do; a name is that of a preset.
     model : str or path
         Directory or hub id of a BERT, RoBERTa or DistilBERT; ``tiny`` builds a small BERT.
-    task : str or TaskData
-        GLUE task, or ``synthetic`` for the generated one; or rows that were loaded before, with which
-        ``data``, ``train_rows`` and ``validation_rows`` have no place.
+    task : str, path or TaskData
+        GLUE task, ``synthetic`` for the generated one, or a YAML file that describes yours
+        (:class:`compressor.task_definition.TaskFile`); or rows that were loaded before, with which ``data``,
+        ``train_rows`` and ``validation_rows`` have no place.
     out : path
         Becomes a model directory, see :mod:`compressor.model_dir`.
     data : path, optional
@@ -62,8 +63,9 @@ def compress(recipe: RecipeLike, *, model: StrPath, task: str | TaskData, out: S
                         overwrite=overwrite)
 
 
-def plan_compression(recipe: RecipeLike, *, model: StrPath, task: str | TaskData, data: StrPath | None = None,
-                     train_rows: int | None = None, validation_rows: int | None = None) -> dict[str, Any]:
+def plan_compression(recipe: RecipeLike, *, model: StrPath, task: StrPath | TaskData,
+                     data: StrPath | None = None, train_rows: int | None = None,
+                     validation_rows: int | None = None) -> dict[str, Any]:
     """What :func:`compress` would do: `compress train --dry-run`; nothing is trained or written.
 
     Returns
@@ -113,9 +115,9 @@ def plan_recovery(recipe: RecipeLike, *, model: StrPath, text: Sequence[StrPath]
                          data=load_text(text, rows=rows, seed=checked.training.seed))
 
 
-def sweep(recipe: RecipeLike, changes: Mapping[str, Sequence[Any]], *, model: StrPath, task: str | TaskData,
-          out: StrPath, data: StrPath | None = None, train_rows: int | None = None,
-          validation_rows: int | None = None) -> list[Path]:
+def sweep(recipe: RecipeLike, changes: Mapping[str, Sequence[Any]], *, model: StrPath,
+          task: StrPath | TaskData, out: StrPath, data: StrPath | None = None,
+          train_rows: int | None = None, validation_rows: int | None = None) -> list[Path]:
     """Train a recipe once for each combination of values: `compress sweep`.
 
     Parameters
@@ -147,7 +149,7 @@ def sweep(recipe: RecipeLike, changes: Mapping[str, Sequence[Any]], *, model: St
     return runs
 
 
-def measure_layers(recipe: RecipeLike, *, model: StrPath, task: str | TaskData, density: float = 0.5,
+def measure_layers(recipe: RecipeLike, *, model: StrPath, task: StrPath | TaskData, density: float = 0.5,
                    retrain_steps: int = 0, out: StrPath | None = None, data: StrPath | None = None,
                    train_rows: int | None = None, validation_rows: int | None = None) -> dict[str, Any]:
     """Prune one layer after the other, and see what each costs in the task's loss: `compress sensitivity`.
@@ -182,7 +184,7 @@ def measure_layers(recipe: RecipeLike, *, model: StrPath, task: str | TaskData, 
                            retrain_steps=retrain_steps, out=out)
 
 
-def export(model: StrPath, out: StrPath = "pruned.pt", *, task: str | TaskData | None = None,
+def export(model: StrPath, out: StrPath = "pruned.pt", *, task: StrPath | TaskData | None = None,
            data: StrPath | None = None, rows: int = 128, validation_rows: int = 1000,
            linear_only: bool = False, attention_maps: bool | None = None, input_method: str | None = None,
            output_method: str | None = None, note: Callable[[str], None] | None = None) -> Bundle:
@@ -194,7 +196,7 @@ def export(model: StrPath, out: StrPath = "pruned.pt", *, task: str | TaskData |
         The model directory.
     out : path
         The bundle; written aside, then renamed.
-    task : str or TaskData, optional
+    task : str, path or TaskData, optional
         Whose training rows calibrate the scales; the model's own unless given.
     data : path, optional
         Folder with train* and validation* files; without it, GLUE comes from the hub.
@@ -228,7 +230,7 @@ def export(model: StrPath, out: StrPath = "pruned.pt", *, task: str | TaskData |
                       outputs=output_method or DEFAULT_METHODS.outputs) if linear_only else None
     quiet_loading()
     if not isinstance(task, TaskData):
-        task = load_task(task or read_compression(model).task, data=data, train_rows=rows,
+        task = load_task(read_compression(model).task if task is None else task, data=data, train_rows=rows,
                          validation_rows=validation_rows or 1)
     elif data is not None:
         raise TypeError("data has no place beside rows that are loaded already; leave it out")
@@ -260,7 +262,7 @@ def verify(bundle: StrPath) -> Bundle:
     return loaded
 
 
-def _rows(recipe: Recipe, task: str | TaskData, data: StrPath | None, train_rows: int | None,
+def _rows(recipe: Recipe, task: StrPath | TaskData, data: StrPath | None, train_rows: int | None,
           validation_rows: int | None) -> TaskData:
     if not isinstance(task, TaskData):
         return load_task(task, data=data, train_rows=train_rows, validation_rows=validation_rows,

@@ -73,7 +73,7 @@ def check_array(where: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, shape
 
 def check_model(model: Any) -> None:
     """Require a known architecture, a config with sizes, a task, labels and a sentence length."""
-    check_keys("model", model, ("architecture", "config", "task", "labels", "max_tokens"))
+    check_keys("model", model, ("architecture", "config", "task", "fields", "labels", "max_tokens"))
     check_choice("model.architecture", model["architecture"], tuple(ARCHITECTURES))
     config = model["config"]
     if type(config) is not dict:
@@ -85,8 +85,9 @@ def check_model(model: Any) -> None:
         check_integer(f"model.config.{key}", config.get(key), 1, 1 << 20)
     if type(model["task"]) is not str:
         fail("model.task", f"is {model['task']!r}", "a string is required")
-    if type(model["labels"]) is not list or any(type(label) is not str for label in model["labels"]):
-        fail("model.labels", f"is {model['labels']!r}", "a list of strings is required")
+    for key in ("fields", "labels"):
+        if type(model[key]) is not list or any(type(name) is not str for name in model[key]):
+            fail(f"model.{key}", f"is {model[key]!r}", "a list of strings is required")
     known = ARCHITECTURES[model["architecture"]]
     if known.positions_follow_padding:
         check_integer("model.config.pad_token_id", config.get("pad_token_id"), 0, 1 << 20)

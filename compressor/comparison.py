@@ -7,7 +7,7 @@ from typing import Any
 
 from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, read_compression
 from compressor.recipes import Recipe
-from compressor.tasks import glue_score
+from compressor.task_metrics import glue_score
 from compressor.text_file import StrPath
 
 
@@ -44,7 +44,7 @@ def _row(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelDirError(f"{folder / METRICS_FILE}: cannot be read: {error}") from error
     stages = " > ".join(stage.label for stage in recipe.stages)
-    return {"run": folder.name, "task": info.task, "structure": info.whole_structure.description,
+    return {"run": folder.name, "task": info.task.name, "structure": info.whole_structure.description,
             "method": f"{stages}, distilled" if recipe.distillation else stages,
             "kept": round(kept, 4), "storage": round(storage, 4), "seed": recipe.training.seed,
             "metrics": {name.removeprefix("eval_"): value for name, value in metrics.items()

@@ -26,7 +26,8 @@ from compressor.reload import architecture_of, load_tokenizer
 from compressor.removed_units import find_units
 from compressor.structures import NM, Dense, Pattern, Unstructured
 from compressor.targets import target_layers
-from compressor.tasks import TASKS
+from compressor.task_definition import Task
+from compressor.tasks import stored_task
 from compressor.text_file import StrPath
 
 COMPRESSION_FILE = "compression.json"
@@ -62,9 +63,7 @@ class CompressionInfo:
 
     Parameters
     ----------
-    task : str
-    labels : tuple of str
-        Empty for a regression.
+    task : Task
     max_tokens : int
         Sequence length the model was trained for.
     structure : see :mod:`compressor.structures`
@@ -77,8 +76,7 @@ class CompressionInfo:
         Heads and neurons that are left in each encoder layer; None if no heads, rows or blocks were removed.
     """
 
-    task: str
-    labels: tuple[str, ...]
+    task: Task
     max_tokens: int
     structure: Structure
     layers: dict[str, LayerInfo]
@@ -117,7 +115,7 @@ def describe(model, *, structure, pruned, task, max_tokens, map_pruning=None, re
                                  structure=chosen.name,
                                  density=getattr(chosen, "density", None) if own else None)
     base = structure.base if own else structure
-    return CompressionInfo(task=task.name, labels=task.labels, max_tokens=max_tokens,
+    return CompressionInfo(task=task, max_tokens=max_tokens,
                            structure=base if pruned else Dense(), layers=layers,
                            map_pruning=map_pruning,
                            units=tuple(units.counts for units in find_units(model)) if removed else None)
@@ -198,8 +196,7 @@ def load_model_dir(folder):
     """
     info = read_compression(folder)
     try:
-        spans = info.task in TASKS and TASKS[info.task].spans
-        kind = AutoModelForQuestionAnswering if spans else AutoModelForSequenceClassification
+        kind = AutoModelForQuestionAnswering if info.task.spans else AutoModelForSequenceClassification
         model = kind.from_pretrained(folder, local_files_only=True)
         architecture_of(model)  # refuses those whose tokens nobody knows
         tokenizer = load_tokenizer(folder, model.config)
@@ -238,8 +235,8 @@ def read_compression(folder: StrPath) -> CompressionInfo:
         if odd:
             raise ModelDirError(f"{path}: a layer has structure {min(odd)}, but the file describes "
                                 f"{structure.description}")
-        return CompressionInfo(task=values["task"], labels=tuple(values["labels"]),
-                               max_tokens=values["max_tokens"], structure=structure, layers=layers,
+        task = stored_task(values["task"], values["fields"], values["labels"], values["metrics"])
+        return CompressionInfo(task=task, max_tokens=values["max_tokens"], structure=structure, layers=layers,
                                map_pruning=maps, units=values.get("units") and tuple(
                                    (heads, neurons) for heads, neurons in values["units"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -267,8 +264,9 @@ def _to_plain(info):
     section = None
     if info.structure.name in _PARAMETRIC:
         section = {"kind": info.structure.name, **asdict(info.structure)}
-    return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "task": info.task,
-            "labels": list(info.labels), "max_tokens": info.max_tokens, "pool": pool, "structure": section,
+    return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "task": info.task.name,
+            "fields": info.task.fields, "labels": info.task.labels, "metrics": info.task.metrics,
+            "max_tokens": info.max_tokens, "pool": pool, "structure": section,
             "attention_maps": maps, "units": info.units,
             "layers": {name: {"role": layer.role, "shape": list(layer.shape),
                               "structure": layer.structure,

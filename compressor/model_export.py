@@ -32,7 +32,8 @@ from compressor.reload import (
 )
 from compressor.removed_units import shrink
 from compressor.structures import Dense, StructureError
-from compressor.tasks import Task, compute_metrics
+from compressor.task_definition import Task
+from compressor.task_metrics import compute_metrics
 from compressor.text_file import StrPath
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
@@ -84,8 +85,8 @@ def export_model(model_dir: StrPath, out: StrPath, *, task: Task, rows: Sequence
                             "classifiers and regressions, whose host part needs the first token alone")
     model, tokenizer, info = _load_model_dir(model_dir)
     names = architecture_of(model)
-    if task.labels != info.labels:
-        raise ModelDirError(f"{model_dir}: the model has labels {', '.join(info.labels) or 'none'}, "
+    if task.labels != info.task.labels:
+        raise ModelDirError(f"{model_dir}: the model has labels {', '.join(info.task.labels) or 'none'}, "
                             f"but task {task.name} has {', '.join(task.labels) or 'none'}")
     batches = list(_batches(tokenizer, task, rows, info.max_tokens))
     maps = {}
@@ -114,8 +115,9 @@ def export_model(model_dir: StrPath, out: StrPath, *, task: Task, rows: Sequence
         quantized = _quantize_encoder(model, batches, scales, structure_of, model_dir, pruning)
         layers, operators = quantized.layers, to_tensors(quantized.operators)
     bundle = Bundle(
-        model={"architecture": names.name, "config": names.plain_config(model.config), "task": info.task,
-               "labels": list(info.labels), "max_tokens": info.max_tokens},
+        model={"architecture": names.name, "config": names.plain_config(model.config),
+               "task": info.task.name, "fields": list(info.task.fields), "labels": list(info.task.labels),
+               "max_tokens": info.max_tokens},
         pool=info.pool or _unused_pool(pruning),
         layers=layers, operators=operators,
         host={"state_dict": _host_state(model), "tokenizer": _tokenizer_files(model_dir)},

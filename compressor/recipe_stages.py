@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compressor.recipe_sections import Dropout, Rate, Section
+from compressor.recipe_sections import Dropout, Rate
+from compressor.section import Section
 
 Epochs = Annotated[float, Field(gt=0, le=1000)]
 

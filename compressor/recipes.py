@@ -28,15 +28,17 @@ from compressor.recipe_sections import (
     Distillation,
     PatternStructure,
     Pool,
-    Section,
     Structure,
     Targets,
     Training,
 )
 from compressor.recipe_stages import STAGE_ORDER, Stage
+from compressor.section import Section, first_problem, read_yaml
 from compressor.text_file import StrPath
 
 PRESET_DIR = Path(__file__).parent / "presets"
+
+_TAGS = (*STAGE_ORDER, "pattern", "nm", "unstructured", "model")
 
 
 class RecipeError(ValueError):
@@ -156,13 +158,7 @@ class Recipe(Section):
     @classmethod
     def from_yaml(cls, path: StrPath) -> Self:
         """Read and check a recipe file; RecipeError says in one line what is wrong with it."""
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: cannot read the recipe: {error}") from error
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-        return cls.from_dict(values, source=str(path))
+        return cls.from_dict(read_yaml(path, "recipe", RecipeError), source=str(path))
 
     @classmethod
     def from_dict(cls, values: Any, *, source: str = "recipe") -> Self:
@@ -177,7 +173,7 @@ class Recipe(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise RecipeError(f"{source}: {_first_problem(error)}") from error
+            raise RecipeError(f"{source}: {first_problem(error, _TAGS)}") from error
 
     @classmethod
     def preset(cls, name: str) -> Self:
@@ -281,22 +277,3 @@ def load_recipe(name: str) -> Recipe:
     if not Path(name).is_file():
         raise RecipeError(f"{name}: no such recipe file or preset; presets: {', '.join(preset_names())}")
     return Recipe.from_yaml(name)
-
-
-_TAGS = (*STAGE_ORDER, "pattern", "nm", "unstructured", "model")
-
-
-def _first_problem(error):
-    problem, *others = error.errors(include_url=False)
-    # The discriminators' own tags ("admm", "nm") are no keys of the file.
-    where = ".".join(str(part) for part in problem["loc"] if part not in _TAGS)
-    if problem["type"] == "extra_forbidden":
-        text = "unknown key; check its spelling and its place"
-    elif problem["type"] == "missing":
-        text = "this key is required"
-    elif problem["type"] == "value_error":
-        text = str(problem["ctx"]["error"])
-    else:
-        text = f"{problem['msg']}, not {problem['input']!r}"
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{where}: {text}{more}" if where else f"{text}{more}"

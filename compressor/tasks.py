@@ -1,53 +1,22 @@
-"""Tasks: rows of text with labels or answers, from GLUE, SQuAD, local files or generated, and their metrics.
+"""Tasks: rows of text with labels or answers, from GLUE, SQuAD, local files or generated.
 
 Rows are dicts with the field names of the Hugging Face data sets ``glue`` and ``squad``, wherever they come
 from.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from compressor import synthetic_task
 from compressor.spans import checked_answers
+from compressor.task_definition import Task, read_task
 from compressor.task_files import TaskError, read_split
 from compressor.text_file import StrPath
 
 GLUE_DATASET, SQUAD_DATASET = "nyu-mll/glue", "rajpurkar/squad"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a task looks like.
-
-    Parameters
-    ----------
-    fields : tuple of str
-        One or two text fields of a row.
-    labels : tuple of str
-        Class names; a row's ``label`` is an index. Empty for regression (``label`` is a number) and spans.
-    validation : tuple of str
-        Names of the validation splits; MNLI has two.
-    metrics : tuple of str
-        The first is the task's own, see :func:`compute_metrics`.
-    spans : bool
-        Answers are spans of the field ``context``, see :mod:`compressor.spans`; rows have ``answers``.
-    """
-
-    name: str
-    fields: tuple[str, ...]
-    labels: tuple[str, ...]
-    metrics: tuple[str, ...] = ("accuracy",)
-    validation: tuple[str, ...] = ("validation",)
-    spans: bool = False
-
-    @property
-    def primary_metric(self) -> str:
-        """The metric that GLUE reports."""
-        return self.metrics[0]
-
 
 _ENTAILMENT = ("entailment", "not_entailment")
 
@@ -81,21 +50,38 @@ class TaskData:
     validation: dict[str, list[dict]]
 
 
-def get_task(name):
-    """The task called ``name``; TaskError lists the names there are."""
+def get_task(name: StrPath) -> Task:
+    """The task called ``name``, or that a YAML file describes; TaskError lists the names there are."""
+    if str(name).endswith((".yaml", ".yml")):
+        task = read_task(name)
+        if task.name in TASKS:
+            raise TaskError(f"{name}: name: {task.name} is a task that is known already; choose another")
+        return task
     if name not in TASKS:
-        raise TaskError(f"unknown task {name!r}; use one of {', '.join(TASKS)}")
-    return TASKS[name]
+        raise TaskError(f"unknown task {str(name)!r}; use one of {', '.join(TASKS)}, or the YAML file that "
+                        "describes yours")
+    return TASKS[str(name)]
 
 
-def load_task(name: str, *, data: StrPath | None = None, train_rows: int | None = None,
+def stored_task(name: str, fields: Iterable[str], labels: Iterable[str],
+                metrics: Iterable[str] = ("accuracy",)) -> Task:
+    """The task of a model directory or a bundle: a known one, or as it is described there."""
+    labels = tuple(labels)
+    known = TASKS.get(name)
+    if known is not None and known.labels == labels:
+        return known
+    return Task(name=name, fields=tuple(fields), labels=labels, metrics=tuple(metrics))
+
+
+def load_task(name: StrPath | Task, *, data: StrPath | None = None, train_rows: int | None = None,
               validation_rows: int | None = None, seed: int = 0) -> TaskData:
     """Rows of a task.
 
     Parameters
     ----------
-    name : str
-        One of :data:`TASKS`.
+    name : str, path or Task
+        One of :data:`TASKS`, or the YAML file that describes another, see
+        :class:`compressor.task_definition.TaskFile`.
     data : path, optional
         Folder with ``train*`` and ``validation*`` files, see :func:`compressor.task_files.read_split`.
         Without it, GLUE and SQuAD come from the Hugging Face hub (needs the package ``datasets``).
@@ -108,14 +94,14 @@ def load_task(name: str, *, data: StrPath | None = None, train_rows: int | None 
     TaskError
         If the rows cannot be had, or one of them does not fit the task.
     """
-    task = get_task(name)
-    if name == "synthetic":
+    task = name if isinstance(name, Task) else get_task(name)
+    if task.name == "synthetic":
         if data is not None:
             raise TaskError("task synthetic is generated; it takes no --data")
         return TaskData(task=task, train=synthetic_task.generate(train_rows or 8000, seed=seed),
                         validation={"validation": synthetic_task.generate(validation_rows or 1000,
                                                                           seed=seed + 1_000_003)})
-    read = (lambda split: read_split(data, split)) if data is not None else _hub_reader(name)
+    read = (lambda split: read_split(data, split)) if data is not None else _hub_reader(task)
     train = _sample(checked_rows(task, read("train"), "train"), train_rows, seed)
     validation = {}
     for split in task.validation:
@@ -123,7 +109,7 @@ def load_task(name: str, *, data: StrPath | None = None, train_rows: int | None 
         if rows is not None:
             validation[split] = checked_rows(task, rows, split)[:validation_rows]
     if not validation:
-        raise TaskError(f"task {name}: no file for any of {', '.join(task.validation)} in {data}")
+        raise TaskError(f"task {task.name}: no file for any of {', '.join(task.validation)} in {data}")
     return TaskData(task=task, train=train, validation=validation)
 
 
@@ -167,13 +153,16 @@ def _sample(rows, count, seed):
     return [rows[i] for i in chosen]
 
 
-def _hub_reader(name):
+def _hub_reader(task):
+    name = task.name
+    if name not in TASKS:
+        raise TaskError(f"task {name} needs rows: give --data DIR with train and validation files")
     try:
         import datasets
     except ImportError:
         raise TaskError(f"task {name} needs rows: give --data DIR with train and validation files, "
                         "or install the package datasets to fetch it from the hub") from None
-    place = (SQUAD_DATASET,) if TASKS[name].spans else (GLUE_DATASET, name)
+    place = (SQUAD_DATASET,) if task.spans else (GLUE_DATASET, name)
     try:
         splits = datasets.load_dataset(*place)
     except Exception as error:  # the hub client raises many kinds; the reader needs one line
@@ -181,64 +170,3 @@ def _hub_reader(name):
         raise TaskError(f"task {name}: cannot fetch {place[0]} from the hub ({first_line}); "
                         "give --data DIR instead") from error
     return lambda split: list(splits[split]) if split in splits else None
-
-
-def compute_metrics(task, predictions, labels):
-    """GLUE's metrics as a dict of floats; the first entry is the task's own. Not for tasks of spans.
-
-    Parameters
-    ----------
-    predictions : float array, shape (rows, labels), or (rows,) or (rows, 1) for regression
-        Logits, or predicted values.
-    labels : array, shape (rows,)
-
-    >>> compute_metrics(TASKS["sst2"], np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([0, 0]))
-    {'accuracy': 0.5}
-    """
-    labels = np.asarray(labels)
-    if task.labels:
-        values = np.asarray(predictions).argmax(axis=-1)
-    else:
-        values = np.asarray(predictions).reshape(len(labels))
-    return {name: float(_METRICS[name](labels, values)) for name in task.metrics}
-
-
-def _accuracy(labels, values):
-    return (labels == values).mean()
-
-
-def _f1(labels, values):
-    from sklearn.metrics import f1_score
-
-    return f1_score(labels, values)
-
-
-def _matthews(labels, values):
-    from sklearn.metrics import matthews_corrcoef
-
-    return matthews_corrcoef(labels, values)
-
-
-def _spearman(labels, values):
-    from scipy.stats import spearmanr
-
-    return spearmanr(labels, values).statistic
-
-
-def _pearson(labels, values):
-    from scipy.stats import pearsonr
-
-    return pearsonr(labels, values).statistic
-
-
-_METRICS = {"accuracy": _accuracy, "f1": _f1, "matthews_correlation": _matthews,
-            "spearman": _spearman, "pearson": _pearson}
-
-
-def glue_score(scores: npt.ArrayLike) -> float:
-    """The papers' GLUE average: the geometric mean of the scores (MNLI's two counted separately).
-
-    >>> round(glue_score([84.5, 84.8, 92.5, 91.6, 56.7, 89.6, 91.7, 70.7]), 1)  # dense BERT-base
-    81.8
-    """
-    return float(np.exp(np.log(np.asarray(scores, float)).mean()))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor.task_definition import Task
 from compressor.task_files import ENDINGS, TaskError, read_rows
-from compressor.tasks import Task, TaskData
+from compressor.tasks import TaskData
 from compressor.text_file import StrPath
 
 TEXT = Task(name="text", fields=("sentence",), labels=(), metrics=())

@@ -12,7 +12,8 @@ def data_options(command):
     """Options of every command that reads a task."""
     for option in reversed((
         click.option("--task", required=True,
-                     help="GLUE task (sst2, mnli, ...), squad, or the generated: synthetic."),
+                     help="GLUE task (sst2, mnli, ...), squad, the generated synthetic, or a YAML file that "
+                          "describes yours."),
         click.option("--data", type=click.Path(path_type=Path),
                      help="Folder with train* and validation* files (.jsonl, .jsonl.gz, .csv, .tsv); "
                           "without it, GLUE and SQuAD come from the hub."),

@@ -29,7 +29,8 @@ from compressor.run_guards import OutputError, explained
 from compressor.spans import EncodedSpans
 from compressor.stage_callback import latest_checkpoint
 from compressor.starting_model import check_distillation, given_compression, has_scattered_units, load_model
-from compressor.tasks import TaskData, compute_metrics
+from compressor.task_metrics import compute_metrics
+from compressor.tasks import TaskData
 from compressor.text_data import TEXT
 from compressor.text_file import StrPath
 from compressor.trainer import CompressionTrainer, training_arguments

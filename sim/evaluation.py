@@ -11,12 +11,13 @@ from compressor.quantized_model import to_quantized_model
 from compressor.reload import encode, to_model, to_tokenizer
 from compressor.synthetic_task import generate
 from compressor.task_files import TaskError, read_rows
-from compressor.tasks import TASKS, checked_rows
+from compressor.tasks import checked_rows
 from compressor.text_file import StrPath
 from sim.activity import cycle_breakdown
 from sim.encoder_run import EncoderBench
 from sim.open_build import OpenBuild
 from sim.results import Progress, Result
+from sim.sentences import task_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +137,8 @@ def evaluate_build(build: OpenBuild, data: StrPath, *, limit: int = 64, sequence
 
 
 def _rows(bundle, data, limit):
-    task = TASKS.get(bundle.model["task"])
-    if task is None or not task.labels:
-        raise TaskError(f"the bundle's task is {bundle.model['task']!r}; accuracy needs a classification "
-                        f"task: {', '.join(name for name, one in TASKS.items() if one.labels)}")
+    task = task_of(bundle)
+    if not (task.fields and task.labels):
+        raise TaskError(f"the bundle's task is {task.name!r}, which has no classes; accuracy needs them")
     rows = generate(limit, seed=2) if str(data) == "synthetic" else read_rows(data)
     return task, checked_rows(task, rows, str(data))[:limit]

@@ -1,11 +1,16 @@
 """Real sentences as inputs: from a task file, or generated, through the bundle's own model."""
 
 from compressor.task_files import read_rows
-from compressor.tasks import TASKS, TaskError, load_task
+from compressor.tasks import TaskError, load_task, stored_task
 from sim.vectors import LayerVectors
 
 TEXT_FIELDS = ("sentence", "text")
-"""Fields of a row tried if the bundle's task is none that is known."""
+"""Fields of a row tried if those of the bundle's task are not there."""
+
+
+def task_of(bundle):
+    """The Task of a bundle: its text fields and labels."""
+    return stored_task(bundle.model["task"], bundle.model["fields"], bundle.model["labels"])
 
 
 def read_sentences(bundle, data, limit):
@@ -70,8 +75,8 @@ def sentence_vectors(bundle, sentences, tokens, names):
 
 
 def _text_fields(bundle, rows, name):
-    task = TASKS.get(bundle.model["task"])
-    candidates = [task.fields] if task else []
+    fields = task_of(bundle).fields
+    candidates = [fields] if fields else []
     candidates += [(field,) for field in TEXT_FIELDS]
     for fields in candidates:
         if rows and all(field in rows[0] for field in fields):

@@ -15,7 +15,7 @@ from compressor.structures import NM
 from compressor.targets import target_layers
 from compressor.task_files import TaskError
 from compressor.tasks import load_task
-from compressor.text_data import load_text, read_sentences
+from compressor.text_data import TEXT, load_text, read_sentences
 from compressor.tiny_model import build_tiny_model
 from compressor.training_run import build_trainer
 from tests.compressor.test_trainer import StopAfter
@@ -95,7 +95,7 @@ def test_recovery_and_a_task_on_top_of_it(files):
     assert errors[-1] < 0.6 * errors[0]  # of the projection after ADMM, and at the end
     encoder = BertModel.from_pretrained(files / "encoder")
     info = read_compression(files / "encoder")
-    assert (info.task, info.labels, info.structure) == ("text", (), NM())
+    assert (info.task, info.structure) == (TEXT, NM())
     check_model(encoder, info)
 
     data = files / "data"

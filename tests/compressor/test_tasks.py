@@ -13,7 +13,8 @@ from compressor import synthetic_task
 from compressor.encoding import EncodedRows
 from compressor.sampling import LengthGroupedSampler
 from compressor.task_files import TaskError, read_rows, read_split
-from compressor.tasks import TASKS, compute_metrics, load_task
+from compressor.task_metrics import compute_metrics
+from compressor.tasks import TASKS, load_task
 from compressor.tiny_model import build_tiny_model
 
 ROWS = [{"sentence": 'a "quoted", tale', "label": 1, "idx": 0}, {"sentence": "dull", "label": 0, "idx": 1}]

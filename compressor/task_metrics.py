@@ -1,0 +1,78 @@
+"""Metrics of classifications and regressions: GLUE's, and the mean F1 of several classes."""
+
+import numpy as np
+import numpy.typing as npt
+
+
+def compute_metrics(task, predictions, labels):
+    """A task's metrics as a dict of floats; the first entry is its own. Not for tasks of spans.
+
+    Parameters
+    ----------
+    predictions : float array, shape (rows, labels), or (rows,) or (rows, 1) for regression
+        Logits, or predicted values.
+    labels : array, shape (rows,)
+
+    >>> from compressor.tasks import TASKS
+    >>> compute_metrics(TASKS["sst2"], np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([0, 0]))
+    {'accuracy': 0.5}
+    """
+    labels = np.asarray(labels)
+    if task.labels:
+        values = np.asarray(predictions).argmax(axis=-1)
+    else:
+        values = np.asarray(predictions).reshape(len(labels))
+    return {name: float(METRICS[name](labels, values)) for name in task.metrics}
+
+
+def _accuracy(labels, values):
+    return (labels == values).mean()
+
+
+def _f1(labels, values):
+    from sklearn.metrics import f1_score
+
+    return f1_score(labels, values)
+
+
+def _macro_f1(labels, values):
+    from sklearn.metrics import f1_score
+
+    return f1_score(labels, values, average="macro")
+
+
+def _matthews(labels, values):
+    from sklearn.metrics import matthews_corrcoef
+
+    return matthews_corrcoef(labels, values)
+
+
+def _spearman(labels, values):
+    from scipy.stats import spearmanr
+
+    return spearmanr(labels, values).statistic
+
+
+def _pearson(labels, values):
+    from scipy.stats import pearsonr
+
+    return pearsonr(labels, values).statistic
+
+
+METRICS = {"accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews_correlation": _matthews,
+           "spearman": _spearman, "pearson": _pearson}
+
+OF_NUMBERS = ("spearman", "pearson")
+"""Metrics of regressions; the others are of classes."""
+
+OF_TWO_CLASSES = ("f1",)
+"""Metrics that need two classes, of which the second is the positive one."""
+
+
+def glue_score(scores: npt.ArrayLike) -> float:
+    """The papers' GLUE average: the geometric mean of the scores (MNLI's two counted separately).
+
+    >>> round(glue_score([84.5, 84.8, 92.5, 91.6, 56.7, 89.6, 91.7, 70.7]), 1)  # dense BERT-base
+    81.8
+    """
+    return float(np.exp(np.log(np.asarray(scores, float)).mean()))
