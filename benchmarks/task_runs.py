@@ -16,15 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import accelerate
 import torch
-import transformers
 
 from benchmarks.task_cycles import encoder_cycles
 from benchmarks.task_rows import EPOCH_SHARE, MODELS_KEPT
 from compressor.comparison import compare_runs
 from compressor.model_dir import COMPRESSION_FILE
 from compressor.progress import say
+from compressor.provenance import device_name, versions
 from compressor.stage_callback import latest_checkpoint
 from compressor.stage_checkpoint import CheckpointError
 from compressor.tasks import load_task
@@ -177,15 +176,10 @@ def run_job(settings, job):
         "seconds": None if resume else round(time.monotonic() - start, 1),
         "recipe": kept_recipe, "device": device_name(), "precision": settings.precision,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}}
+        "versions": versions()}
     settings.result(job).parent.mkdir(exist_ok=True)
     write_text(settings.result(job), json.dumps(result, indent=1) + "\n")
     say(f"{job.name}: finished")
     if row.name not in MODELS_KEPT:
         shutil.rmtree(folder)
     return True
-
-
-def device_name():
-    """What the runs of this process run on."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

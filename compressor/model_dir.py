@@ -1,10 +1,11 @@
 """The directory that ``compress train`` leaves: a plain Hugging Face model, and what was done to it.
 
 ``from_pretrained`` loads it without this package; removed weights are true zeros. Attention maps are then
-whole: :func:`load_model_dir` prunes them as in training. Beside the usual
-files lie ``compression.json`` (structure of every linear layer), ``recipe.yaml``, ``metrics.json`` and
-``train_log.jsonl``. Block indices are not stored: the structure finds them again in the weights. A model
-that was trained in integers has ``activation_scales.json`` too: with the weights it determines them all.
+whole: :func:`load_model_dir` prunes them as in training. Beside the usual files lie ``compression.json`` (the
+task, the structure of every linear layer), ``recipe.yaml``, ``metrics.json`` (also the versions, the device
+and the number of rows that it was made with) and ``train_log.jsonl``. Block indices are not stored: the
+structure finds them again in the weights. A model that was trained in integers has
+``activation_scales.json`` too: with the weights it determines them all.
 """
 
 import json

@@ -22,6 +22,7 @@ from compressor.model_dir import (
     write_model_dir,
 )
 from compressor.progress import JsonLog, ProgressBar, say
+from compressor.provenance import device_name, versions
 from compressor.recipes import Recipe
 from compressor.reload import quiet_loading
 from compressor.removed_units import compact
@@ -123,7 +124,10 @@ def _finish(trainer, tokenizer, out, task, processes):
     info = describe(trainer.model, structure=stages.structure, pruned=stages.weights if recipe.prunes else (),
                     task=task, max_tokens=recipe.training.max_tokens, map_pruning=stages.map_pruning,
                     removed=stages.removes_units)
-    metrics = {**trainer.final_metrics(), **summarize(trainer.model, info)}
+    metrics = {**trainer.final_metrics(), **summarize(trainer.model, info),
+               "made_with": {"versions": versions(), "device": device_name(),
+                             "processes": processes.num_processes,
+                             "training_rows": len(trainer.train_dataset)}}
     if stages.budget_report:
         metrics["budget"] = stages.budget_report
     if processes.is_main_process:

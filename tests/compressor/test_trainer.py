@@ -438,6 +438,10 @@ def test_model_directory_is_a_plain_hugging_face_one(data, tmp_path):
     assert (info.task, info.max_tokens) == (data.task, 24)
     assert Recipe.from_yaml(out / "recipe.yaml") == recipe
     metrics = json.loads((out / "metrics.json").read_text())
+    made_with = metrics["made_with"]
+    assert (made_with["training_rows"], made_with["processes"]) == (64, 1)
+    assert made_with["versions"]["torch"] == torch.__version__
+    assert {"python", "hwgen", "transformers", "accelerate"} < made_with["versions"].keys()
     assert metrics == result.metrics
     assert metrics["encoder_weights"] == 2 * (4 * 64 * 64 + 2 * 64 * 256)
     pruned = 2 * (64 * 64 + 64 * 256)
