@@ -26,6 +26,7 @@ class AdmmState(ProjectedMethod):
     """
 
     name = "admm"
+    bytes_per_weight = 13  # Z, U and Z - U in float32, a mask
 
     def __init__(self, weights, structure, *, rho, init="projected", norms=None):
         super().__init__(weights)
@@ -152,12 +153,12 @@ class AdmmState(ProjectedMethod):
         self._refresh_anchors()
 
 
-def rate_budget_warning(weights, rates, admm):
-    """One line if the learning rates of an ADMM stage cannot move the weights far enough, else None.
+def rate_budget(weights, rates, admm):
+    """How far the learning rates of an ADMM stage can bring the weights, and how far they must go.
 
     AdamW moves a weight by at most about its rate in a step; half of the weights must come down from
     their typical size, the median magnitude, to zero. With decoupled coupling the proximal steps
-    close the gap by a factor instead.
+    close the gap by a factor instead, and what is needed is 1.
 
     Parameters
     ----------
@@ -165,19 +166,29 @@ def rate_budget_warning(weights, rates, admm):
     rates : float array
         Learning rate of every step of the stage.
     admm : AdmmStage
+
+    Returns
+    -------
+    reach, needed : float
     """
     if admm.coupling == "decoupled":
-        closed = sum(rates) / max(rates) * admm.rho
-        if closed >= 1:
-            return None
-        return (f"ADMM closes only {100 * min(closed, 1):.0f} % of the gap in {len(rates)} steps at rho "
-                f"{admm.rho:g}; raise rho to {admm.rho / closed:.2g} or train longer")
+        return sum(rates) / max(rates) * admm.rho, 1.0
     # The weighted mean of medians: a median over all weights together would need a copy of them.
     sizes = [(float(weight.detach().abs().float().median()), weight.numel()) for weight in weights]
-    needed = sum(size * count for size, count in sizes) / sum(count for _, count in sizes)
-    budget = float(sum(rates))
-    if budget >= needed:
+    return float(sum(rates)), sum(size * count for size, count in sizes) / sum(count for _, count in sizes)
+
+
+def rate_budget_warning(weights, rates, admm):
+    """One line if the learning rates of an ADMM stage cannot move the weights far enough, else None.
+
+    Arguments as for :func:`rate_budget`.
+    """
+    reach, needed = rate_budget(weights, rates, admm)
+    if reach >= needed:
         return None
-    return (f"the learning rates of the ADMM stage add up to {budget:.2g}, but weights must move by "
-            f"about {needed:.2g}; raise the learning rate {needed / budget:.1f} times, train longer, "
+    if admm.coupling == "decoupled":
+        return (f"ADMM closes only {100 * reach:.0f} % of the gap in {len(rates)} steps at rho "
+                f"{admm.rho:g}; raise rho to {admm.rho / reach:.2g} or train longer")
+    return (f"the learning rates of the ADMM stage add up to {reach:.2g}, but weights must move by "
+            f"about {needed:.2g}; raise the learning rate {needed / reach:.1f} times, train longer, "
             "or use coupling: decoupled")

@@ -65,8 +65,10 @@ def compress(recipe: RecipeLike, *, model: StrPath, task: StrPath | TaskData, ou
 
 def plan_compression(recipe: RecipeLike, *, model: StrPath, task: StrPath | TaskData,
                      data: StrPath | None = None, train_rows: int | None = None,
-                     validation_rows: int | None = None) -> dict[str, Any]:
+                     validation_rows: int | None = None, costs: StrPath | None = None) -> dict[str, Any]:
     """What :func:`compress` would do: `compress train --dry-run`; nothing is trained or written.
+
+    ``costs`` is a file of ``hwgen costs``, by which cycles are expected.
 
     Returns
     -------
@@ -75,7 +77,7 @@ def plan_compression(recipe: RecipeLike, *, model: StrPath, task: StrPath | Task
     """
     checked = as_recipe(recipe)
     rows = _rows(checked, task, data, train_rows, validation_rows)
-    return plan_training(checked, model_name=str(model), data=rows)
+    return plan_training(checked, model_name=str(model), data=rows, costs=costs)
 
 
 def recover(recipe: RecipeLike, *, model: StrPath, text: Sequence[StrPath], out: StrPath,
@@ -108,10 +110,10 @@ def recover(recipe: RecipeLike, *, model: StrPath, text: Sequence[StrPath], out:
 
 
 def plan_recovery(recipe: RecipeLike, *, model: StrPath, text: Sequence[StrPath],
-                  rows: int | None = None) -> dict[str, Any]:
-    """What :func:`recover` would do: `compress recover --dry-run`; nothing is trained or written."""
+                  rows: int | None = None, costs: StrPath | None = None) -> dict[str, Any]:
+    """What :func:`recover` would do: `compress recover --dry-run`; as :func:`plan_compression`."""
     checked = as_recipe(recipe)
-    return plan_training(checked, model_name=str(model),
+    return plan_training(checked, model_name=str(model), costs=costs,
                          data=load_text(text, rows=rows, seed=checked.training.seed))
 
 

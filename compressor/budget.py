@@ -99,14 +99,13 @@ class CostTable:
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             if (values["format"], values["schema_version"]) != (FORMAT, SCHEMA_VERSION):
-                raise RecipeError(f"budget.costs: {path}: not a file of hwgen costs, version "
-                                  f"{SCHEMA_VERSION}")
+                raise RecipeError(f"costs: {path}: not a file of hwgen costs, version {SCHEMA_VERSION}")
             return cls(units=values["units"], token_groups=values["token_groups"],
                        ksteps=dict(values["ksteps"]), fixed_cycles=values["fixed_cycles"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, RecipeError):
                 raise
-            raise RecipeError(f"budget.costs: {path}: cannot be read: {error}") from error
+            raise RecipeError(f"costs: {path}: cannot be read: {error}") from error
 
     def cycles(self, weight, stored):
         """Cycles of a layer's passes: a K-step is absent where all R block rows of a tile are zero.
@@ -128,6 +127,18 @@ class CostTable:
         return cycles * self.token_groups
 
 
+def expected_cycles(table, weights, structure, *, norms=None, others=()):
+    """Cycles of the encoder pruned at once to a structure, and of the dense one; arguments as for
+    :func:`choose_structure`."""
+    expected = dense = table.fixed_cycles + sum(table.cycles(weight, "dense") for weight in others)
+    for name, weight in weights.items():
+        own = structure.of_layer(name)
+        projected, _ = own.project(weight.detach(), (norms or {}).get(name))
+        expected += table.cycles(projected, own.stored().name)
+        dense += table.cycles(weight.detach(), "dense")
+    return expected, dense
+
+
 @dataclass(frozen=True, kw_only=True)
 class Level:
     """One way to keep a layer: ``share`` as in PerLayer, its cost (cycles or bits) and its loss."""
@@ -137,7 +148,7 @@ class Level:
     loss: float
 
 
-def choose_structure(weights, base, budget, *, norms=None):
+def choose_structure(weights, base, budget, *, norms=None, others=()):
     """The PerLayer that meets a budget, and what it is expected to take.
 
     Parameters
@@ -149,6 +160,8 @@ def choose_structure(weights, base, budget, *, norms=None):
     budget : compressor.recipe_sections.Budget
     norms : dict of str to tensor, optional
         Input norms of error-aware projections.
+    others : iterable of tensors
+        Weights of the linear layers that are not pruned: they take cycles, too.
 
     Returns
     -------
@@ -165,7 +178,7 @@ def choose_structure(weights, base, budget, *, norms=None):
     sensitivity = load_sensitivity(budget.sensitivity) if budget.sensitivity else {}
     levels = {name: layer_levels(weight, base, table, (norms or {}).get(name), sensitivity.get(name))
               for name, weight in weights.items()}
-    fixed = table.fixed_cycles if table else 0
+    fixed = table.fixed_cycles + sum(table.cycles(weight, "dense") for weight in others) if table else 0
     limit, unit = budget.limit
     chosen = allocate(levels, limit - fixed)
     if chosen is None:

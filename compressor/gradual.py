@@ -24,6 +24,7 @@ class GradualPruning(ProjectedMethod):
     """
 
     name = "gradual"
+    bytes_per_weight = 1  # a mask
 
     def __init__(self, weights, structure, norms=None):
         super().__init__(weights)

@@ -113,6 +113,7 @@ class LearnedTopK(PruningMethod):
     """
 
     name = "topk"
+    bytes_per_weight = 5  # a mask; the dense weight while the model holds the pruned one
 
     def __init__(self, targets, groups, stage):
         super().__init__({name: target.module.weight for name, target in targets.items()})

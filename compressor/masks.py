@@ -46,6 +46,7 @@ class FixedMasks(PruningMethod):
 
     name = "masks"
     has_dense_model = False
+    bytes_per_weight = 1
 
     def __init__(self, weights, masks):
         super().__init__(weights)

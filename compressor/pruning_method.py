@@ -21,10 +21,13 @@ class PruningMethod:
         Of the state in checkpoints, and what the names of logged values begin with.
     has_dense_model : bool
         Whether the weights between two steps are a dense model, with a score of its own.
+    bytes_per_weight : int
+        Memory that it takes for each of the weights, beside the weights themselves.
     """
 
     name = ""
     has_dense_model = True
+    bytes_per_weight = 0
 
     def __init__(self, weights):
         self.weights = weights

@@ -49,7 +49,8 @@ def project_bundle(bundle: Bundle, recipe: Recipe) -> tuple[Bundle, float]:
     for name, target in targets.items():
         _check_shape(recipe, name, target)
     try:
-        structure, _ = recipe_structure(recipe, targets)
+        structure, _ = recipe_structure(recipe, targets, others=[
+            torch.from_numpy(weight) for name, (weight, _) in real.items() if path(name) not in targets])
     except PoolError as error:
         raise RecipeError(f"pool: {error}") from error
     layers, removed, total = dict(bundle.layers), 0.0, 0.0

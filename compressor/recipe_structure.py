@@ -1,6 +1,6 @@
 """The structure that a recipe asks of given weights: its pool built from them, its budget spent on them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ _POOL_SAMPLE = 200_000  # blocks handed to the pool builder, which samples them 
 
 
 def recipe_structure(recipe: Recipe, weights: Mapping[str, torch.Tensor], *, given: Structure | None = None,
-                     norms: Mapping[str, torch.Tensor] | None = None
+                     norms: Mapping[str, torch.Tensor] | None = None, others: Iterable[torch.Tensor] = ()
                      ) -> tuple[Structure, dict[str, Any] | None]:
     """The structure that pruning will ask for, with a pool of its final size.
 
@@ -31,6 +31,8 @@ def recipe_structure(recipe: Recipe, weights: Mapping[str, torch.Tensor], *, giv
         What ``structure: {kind: model}`` stands for.
     norms : dict of str to tensor, optional
         Input norms of error-aware projections.
+    others : iterable of tensors
+        Weights of the encoder's other linear layers, which a budget has to pay for.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def recipe_structure(recipe: Recipe, weights: Mapping[str, torch.Tensor], *, giv
     structure = structure_of(recipe.structure, given) or Pattern(_build_pool(recipe.pool, weights))
     if recipe.budget is None:
         return structure, None
-    return choose_structure(weights, structure, recipe.budget, norms=norms)
+    return choose_structure(weights, structure, recipe.budget, norms=norms, others=others)
 
 
 def _build_pool(pool, weights):

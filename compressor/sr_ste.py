@@ -27,6 +27,7 @@ class SrSteState(ProjectedMethod):
 
     name = "sr_ste"
     has_dense_model = False
+    bytes_per_weight = 5  # a mask; the dense weight while the model holds the pruned one
 
     def __init__(self, weights, structure, *, decay, norms=None):
         super().__init__(weights)

@@ -117,6 +117,12 @@ class StageState:
         return not isinstance(self.method, NotPruning)
 
     @property
+    def other_weights(self):
+        """Weights of the encoder's linear layers that the recipe does not prune: list."""
+        return [target.module.weight for name, target in target_layers(self.model).items()
+                if name not in self.weights]
+
+    @property
     def target(self):
         """What weights are projected to."""
         return IntegerGrid(self.structure) if self.on_grid else self.structure
@@ -195,7 +201,7 @@ class StageState:
     def planned_structure(self):
         """The structure that pruning will ask for; a pool built from today's weights has its final size."""
         structure, self.budget_report = recipe_structure(self.recipe, self.weights, given=self.given,
-                                                         norms=self.norms)
+                                                         norms=self.norms, others=self.other_weights)
         return structure
 
     def before_forward(self, stage, done):

@@ -37,7 +37,10 @@ def _run_options(command):
                      help="Directory for the compressed model."),
         click.option("--resume", is_flag=True, help="Go on from the latest checkpoint in --out."),
         click.option("--overwrite", is_flag=True, help="Delete an earlier run in --out first."),
-        click.option("--dry-run", is_flag=True, help="Print stages, steps and storage; train nothing."),
+        click.option("--dry-run", is_flag=True,
+                     help="Print stages, steps, memory and storage; train nothing."),
+        click.option("--costs", type=click.Path(dir_okay=False, path_type=Path),
+                     help="File of `hwgen costs`: with --dry-run, print the expected cycles as well."),
         click.option("--threads", type=click.IntRange(min=1), help="CPU threads."),
         click.option("--json", "as_json", is_flag=True, help="Print the result, or the plan, as JSON."),
     )):
@@ -76,6 +79,8 @@ def _run(function, plan_function, recipe, options, **rows):
     out, dry_run, as_json = options["out"], options["dry_run"], options["as_json"]
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'; only --dry-run goes without.")
+    if options["costs"] is not None and not dry_run:
+        raise click.UsageError("--costs goes with --dry-run; a budget names its file in the recipe.")
     from compressor.recipes import changed_recipe, load_recipe, parse_change
 
     with one_line_errors():
@@ -90,7 +95,8 @@ def _run(function, plan_function, recipe, options, **rows):
         torch.set_num_threads(options["threads"])
     with one_line_errors():
         if dry_run:
-            plan = getattr(api, plan_function)(checked, model=options["model_name"], **rows)
+            plan = getattr(api, plan_function)(checked, model=options["model_name"], costs=options["costs"],
+                                               **rows)
             if as_json:
                 click.echo(json.dumps(plan))
             else:
@@ -134,10 +140,23 @@ def _report_storage(values):
 def _report_plan(plan):
     click.echo(f"{plan['training_rows']:,} training rows, {plan['steps_per_epoch']:,} steps an epoch")
     for stage in plan["stages"]:
-        notes = f"; ADMM interval every {stage['interval']} steps" if "interval" in stage else ""
+        notes = ""
+        if "interval" in stage:
+            notes = f"; ADMM interval every {stage['interval']} steps, "
+            notes += (f"closes {100 * min(1, stage['reach']):.0f} % of the gap"
+                      if stage["coupling"] == "decoupled" else
+                      f"rates add up to {stage['reach']:.2g} of {stage['needed']:.2g} needed")
         click.echo(f"stage {stage['name']}: {stage['epochs']:g} epochs, {stage['steps']:,} steps, "
                    f"peak rate {stage['learning_rate']:g}{notes}")
     click.echo(f"pruned weights: {plan['pruned_weights']:,} of {plan['encoder_weights']:,} in the encoder")
     _report_storage(plan)
+    if "cycles" in plan:
+        expected, dense = plan["cycles"]["expected"], plan["cycles"]["dense"]
+        click.echo(f"cycles: {dense:,} dense, " + (
+            "known when training has chosen what is kept" if expected is None else
+            f"{expected:,} expected ({100 * expected / dense:.0f} %), for the weights as they are"))
+    held, activations = (plan["memory"][key] / 2**20 for key in ("held", "activations"))
+    click.echo(f"memory of a process: {held:,.0f} MiB for weights, gradients, optimizer, teacher and method; "
+               f"about {activations:,.0f} MiB more for activations, if all sentences are of the longest")
     for warning in plan["warnings"]:
         click.echo(f"warning: {warning}")

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
-from transformers import DataCollatorWithPadding
+from transformers import AutoModel, DataCollatorWithPadding
 
 from compressor import sensitivity
 from compressor.budget import CostTable, Level, allocate, choose_structure, layer_levels
@@ -19,11 +19,12 @@ from compressor.recipe_sections import Budget
 from compressor.recipes import RecipeError, changed_recipe
 from compressor.stages import StageState
 from compressor.structures import Dense, Pattern
+from compressor.targets import target_layers
 from compressor.tasks import TaskData, load_task
 from compressor.tiny_model import build_tiny_model
 from compressor.training_plan import plan_training
 from compressor.training_run import run_training
-from tests.compressor.test_methods import RETRAIN, assert_resumes_exactly, recipe_of
+from tests.compressor.test_methods import NM_SECTION, RETRAIN, assert_resumes_exactly, recipe_of
 
 TABLE = {"format": "hwgen-costs", "schema_version": 1, "units": 2, "token_groups": 3,
          "ksteps": {"dense": 2, "pattern": 1, "nm": 1}, "fixed_cycles": 1000}
@@ -104,6 +105,41 @@ def test_structures_without_a_density_are_there_or_not(costs):
         choose_structure(weights, base, Budget(cycles=1010, costs=costs))
 
 
+def test_layers_that_are_not_pruned_take_their_cycles(data, costs, tmp_path):
+    """In a run that prunes two of six roles, the whole model meets the budget."""
+    recipe = recipe_of(BLOCKS, RETRAIN, targets={"roles": ["ffn1", "ffn2"]},
+                       budget={"cycles": 15_000, "costs": costs})
+    result = run_training(recipe, model_name="tiny", data=data, out=tmp_path / "out")
+    table, model = CostTable.load(costs), AutoModel.from_pretrained(tmp_path / "out")
+    total = 1000 + sum(table.cycles(target.module.weight, "dense")
+                       for target in target_layers(model).values())
+    assert total == result.metrics["budget"]["expected"] <= 15_000
+
+
+def test_plans_expect_the_cycles_of_a_projection(data, costs, tmp_path):
+    def cycles(structure, *stages, **sections):
+        recipe = recipe_of(structure, *stages, **sections)
+        return plan_training(recipe, model_name="tiny", data=data, costs=costs)["cycles"]
+
+    half = cycles(BLOCKS | {"density": 0.5}, RETRAIN)
+    budget = {"cycles": 15_000, "costs": costs}
+    assert cycles(BLOCKS, ADMM, RETRAIN, budget=budget)["expected"] <= 15_000 < half["dense"]
+    assert cycles(NM_SECTION, RETRAIN) == {"expected": 1000 + (half["dense"] - 1000) // 2,
+                                           "dense": half["dense"]}
+    assert cycles(NM_SECTION, {"method": "dense", "epochs": 1})["expected"] == half["dense"]
+    partly = cycles(NM_SECTION, RETRAIN, targets={"roles": ["ffn1", "ffn2"]})
+    assert partly["expected"] == 1000 + (half["dense"] - 1000) * 2 // 3  # two thirds of the weights halve
+    result = run_training(recipe_of(BLOCKS | {"density": 0.5}, RETRAIN), model_name="tiny", data=data,
+                          out=tmp_path / "out")
+    assert result.finished
+    table, model = CostTable.load(costs), AutoModel.from_pretrained(tmp_path / "out")
+    assert half["expected"] == 1000 + sum(table.cycles(target.module.weight, "dense")
+                                          for target in target_layers(model).values())
+    chosen_by_training = {"method": "learned_topk", "epochs": 1, "remaining": 0.5}
+    assert cycles({"kind": "heads_rows"}, chosen_by_training, RETRAIN)["expected"] is None
+    assert cycles(BLOCKS, chosen_by_training, RETRAIN)["expected"] is None
+
+
 def test_storage_budgets_count_bits():
     weights = {"a": torch.randn(16, 64, generator=torch.Generator().manual_seed(0))}
     structure, report = choose_structure(weights, Blocks(4, 4), Budget(weight_kib=0.6))
@@ -125,7 +161,7 @@ def test_budgets_that_make_no_sense(section, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(RecipeError, match=r"budget\.costs: .*none\.json: cannot be read"):
+    with pytest.raises(RecipeError, match=r"^costs: .*none\.json: cannot be read"):
         CostTable.load(tmp_path / "none.json")
     (tmp_path / "other.json").write_text(json.dumps(TABLE | {"format": "x"}))
     with pytest.raises(RecipeError, match="not a file of hwgen costs, version 1"):
@@ -143,10 +179,6 @@ def test_a_run_meets_its_budget_and_resumes_with_its_choice(data, costs, tmp_pat
     info, table = read_compression(tmp_path / "out"), CostTable.load(costs)
     assert len({layer.density for layer in info.layers.values()}) > 1
     assert result.metrics["budget"]["unit"] == "cycles"
-    from transformers import AutoModel
-
-    from compressor.targets import target_layers
-
     model = AutoModel.from_pretrained(tmp_path / "out")
     total = sum(table.cycles(target.module.weight, "dense") for target in target_layers(model).values())
     assert 1000 + total <= 10_000

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 import torch
@@ -203,10 +204,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing(files):
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert lines[0] == "270 training rows, 17 steps an epoch"
-    assert lines[1] == "stage admm: 1 epochs, 17 steps, peak rate 0.002; ADMM interval every 5 steps"
+    assert lines[1] == "stage admm: 1 epochs, 17 steps, peak rate 0.002; ADMM interval every 5 steps, "\
+        "rates add up to 0.018 of 0.1 needed"
     assert lines[2] == "stage retrain: 3 epochs, 51 steps, peak rate 0.002"
     assert "pruned weights: 98,304 of 98,304 in the encoder" in result.output
     assert "int8 storage with indices: 1/1.60 of dense int8" in result.output
+    assert re.search(r"memory of a process: \d+ MiB for .*; about \d+ MiB more for act", result.output)
     assert "warning: stage admm: 17 steps hold 3 ADMM intervals" in result.output
     result = compress("train", "demo", "--model", "tiny", "--task", "synthetic", "--train-rows", "320",
                       "--dry-run")
