@@ -12,6 +12,7 @@ from transformers import (
     set_seed,
 )
 
+from compressor.architectures import ARCHITECTURES
 from compressor.budget import PerLayer
 from compressor.distilling_trainer import DENSE_TEACHER, GIVEN_TEACHER
 from compressor.group_structures import HeadsRows
@@ -47,7 +48,8 @@ def load_model(name, data, recipe):
             reorder_labels(model, label_names(AutoConfig.from_pretrained(name)), data.task.labels)
     except (OSError, ValueError, RuntimeError) as error:
         raise OutputError(f"--model {name}: {' '.join(str(error).split())[:300]}") from error
-    positions = getattr(model.config, "max_position_embeddings", training.max_tokens)
+    names = ARCHITECTURES.get(model.config.model_type)
+    positions = names.positions(model.config.to_dict()) if names else training.max_tokens
     if training.max_tokens > positions:
         raise RecipeError(f"training.max_tokens is {training.max_tokens}, but model {name} has "
                           f"positions for {positions}")

@@ -32,7 +32,7 @@ from compressor.model_dir import (
     read_compression,
     write_model_dir,
 )
-from compressor.recipes import Recipe
+from compressor.recipes import Recipe, RecipeError
 from compressor.stage_callback import latest_checkpoint
 from compressor.stage_checkpoint import STATE_FILE, CheckpointError
 from compressor.stages import StageState
@@ -353,6 +353,16 @@ def test_files_of_half_precision_are_trained_in_float32(data, tmp_path):
     teacher = load_teacher(tmp_path, student)
     for loaded in (student, teacher):
         assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("kind", "positions"), [("roberta", 39), ("distilbert", 40)])
+def test_positions_that_an_architecture_keeps_for_padding_are_no_tokens(kind, positions, data, tmp_path):
+    _, tokenizer = build_tiny_model(data.task, data.train, max_tokens=24)
+    ENCODERS[kind]().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    load_model(tmp_path, data, three_stages(max_tokens=positions))
+    with pytest.raises(RecipeError, match=rf"tokens is {positions + 1}, .* has positions for {positions}$"):
+        load_model(tmp_path, data, three_stages(max_tokens=positions + 1))
 
 
 def test_a_seed_decides_everything_of_a_run(data, tmp_path):
