@@ -22,11 +22,7 @@ class ProgressBar(TrainerCallback):
 
     def __init__(self, schedule):
         self.schedule = schedule
-        console = Console(stderr=True)
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
-            disable=not console.is_terminal)
+        self.progress = _bar()
         self.bar = None
         self.loss = ""
 
@@ -71,6 +67,20 @@ class JsonLog(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**logs, "step": state.global_step}) + "\n")
+
+
+def counted(items, what):
+    """Yield the items of a sequence; where there is a terminal, with a bar and the time left."""
+    with _bar() as progress:
+        yield from progress.track(items, description=what)
+
+
+def _bar():
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
+        disable=not console.is_terminal)
 
 
 def say(line):

@@ -13,6 +13,7 @@ from transformers import DataCollatorWithPadding
 
 from compressor.encoding import EncodedRows
 from compressor.masks import FixedMasks
+from compressor.progress import counted
 from compressor.recipes import Recipe, RecipeError
 from compressor.sampling import LengthGroupedSampler
 from compressor.spans import EncodedSpans
@@ -46,20 +47,28 @@ def run_sensitivity(recipe: Recipe, *, model_name: str, data: TaskData, density:
         make_folder(Path(out).parent)  # before what takes long
     plain = recipe.model_copy(update={"budget": None, "distillation": None})
     model, tokenizer = load_model(model_name, data, recipe)
-    state = StageState(model, plain)
-    structure = state.planned_structure()
-    if structure.name == "heads_rows":
-        raise RecipeError("sensitivity needs a structure that a projection finds; heads_rows is learned")
+    if torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
     encoded = EncodedSpans if data.task.spans else EncodedRows
-    rows = encoded(data.task, next(iter(data.validation.values())), tokenizer, recipe.training.max_tokens)
     collate = DataCollatorWithPadding(tokenizer)
-    batches = [collate([rows[row] for row in range(start, min(start + BATCH, len(rows)))])
-               for start in range(0, len(rows), BATCH)]
+
+    def batches_of(found, count=None):
+        rows = encoded(data.task, found, tokenizer, recipe.training.max_tokens)
+        count = len(rows) if count is None else min(count, len(rows))
+        return [collate([rows[row] for row in range(start, min(start + BATCH, count))])
+                for start in range(0, count, BATCH)]
+
+    state = StageState(model, plain, first_batches=functools.partial(batches_of, data.train))
+    state.plan()
+    if state.structure.name == "heads_rows":
+        raise RecipeError("sensitivity needs a structure that a projection finds; heads_rows is learned")
     retrain = None
     if retrain_steps:
         steps = list(itertools.islice(_training_batches(recipe, data, encoded, tokenizer), retrain_steps))
         retrain = functools.partial(_retrain, model, steps, recipe.training)
-    found = measure_sensitivity(model, state.weights, structure, batches, density=density, retrain=retrain)
+    found = measure_sensitivity(model, state.weights, state.structure,
+                                batches_of(next(iter(data.validation.values()))), density=density,
+                                retrain=retrain, norms=state.norms)
     if out is not None:
         write_text(out, json.dumps(found, indent=1) + "\n")
     return found
@@ -83,7 +92,7 @@ def _retrain(model, batches, training, masks):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         for batch in batches:
-            model(**batch).loss.backward()
+            model(**_on_device(batch, model)).loss.backward()
             masks.apply_to_gradients()
             torch.nn.utils.clip_grad_norm_(model.parameters(), training.max_grad_norm)
             optimizer.step()
@@ -92,7 +101,7 @@ def _retrain(model, batches, training, masks):
     model.eval()
 
 
-def measure_sensitivity(model, weights, base, batches, *, density=0.5, retrain=None):
+def measure_sensitivity(model, weights, base, batches, *, density=0.5, retrain=None, norms=None):
     """What pruning one layer alone does to the task's loss.
 
     Parameters
@@ -106,6 +115,8 @@ def measure_sensitivity(model, weights, base, batches, *, density=0.5, retrain=N
         Model inputs with labels.
     retrain : function of FixedMasks, optional
         Trains the model with these masks; the unpruned model, too, is then measured after as much training.
+    norms : dict of str to tensor, optional
+        Input norms of error-aware projections.
 
     Returns
     -------
@@ -126,8 +137,8 @@ def measure_sensitivity(model, weights, base, batches, *, density=0.5, retrain=N
         return loss
 
     whole, layers = loss_with(FixedMasks({}, {})), {}
-    for name, weight in weights.items():
-        masks, retained = FixedMasks.project({name: weight}, structure)
+    for name, weight in counted(list(weights.items()), "layers, one pruned at a time"):
+        masks, retained = FixedMasks.project({name: weight}, structure, norms)
         layers[name] = {"loss_increase": loss_with(masks) - whole, "removed": 1 - retained}
     model.train(training)
     return {"loss": whole, "layers": layers}
@@ -138,6 +149,10 @@ def _mean_loss(model, batches):
     total = rows = 0
     for batch in batches:
         count = len(batch["input_ids"])
-        total += float(model(**batch).loss) * count
+        total += float(model(**_on_device(batch, model)).loss) * count
         rows += count
     return total / rows
+
+
+def _on_device(batch, model):
+    return {name: value.to(model.device) for name, value in batch.items()}

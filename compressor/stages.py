@@ -139,7 +139,7 @@ class StageState:
         self.stage = stage.label
         if stage.method == "dense" or not self.recipe.prunes:
             return {}
-        logs = {} if self.is_pruning else self._plan()
+        logs = {} if self.is_pruning else self.plan()
         if stage.method in METHODS:
             self.begin_method(stage)
             return logs
@@ -147,8 +147,8 @@ class StageState:
             return logs | self.fit(stage.fit_rows, optimizer)
         return logs | self.freeze(optimizer)
 
-    def _plan(self):
-        """Choose the structure that pruning will ask for; returns what is worth logging."""
+    def plan(self):
+        """Choose the structure that pruning will ask for; returns what is worth logging, as a dict."""
         if self.recipe.structure.score == "activation":
             self.norms = input_norms(self.model, self.targets, self.first_batches(NORM_ROWS))
         self.structure = self.planned_structure()

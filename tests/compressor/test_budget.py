@@ -199,6 +199,18 @@ def test_sensitivity_of_layers(data, tmp_path):
     assert len({row["loss_increase"] for row in found.values()}) == 12
 
 
+def test_sensitivity_goes_by_the_recipes_score(data, monkeypatch):
+    """Error-aware projections get the input norms of training rows."""
+    found = []
+    monkeypatch.setattr(sensitivity, "measure_sensitivity", lambda *args, norms, **more: found.append(norms))
+    for score in ("magnitude", "activation"):
+        recipe = recipe_of(BLOCKS | {"density": 0.5, "score": score}, RETRAIN)
+        sensitivity.run_sensitivity(recipe, model_name="tiny", data=data)
+    assert found[0] == {}
+    assert len(found[1]) == 12
+    assert all((norms > 0).all() for norms in found[1].values())
+
+
 def test_sensitivity_after_retraining(data, tmp_path):
     recipe = recipe_of(BLOCKS | {"density": 0.5}, RETRAIN)
     data = TaskData(task=data.task, train=data.train, validation={"validation": data.train})
