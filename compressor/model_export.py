@@ -21,6 +21,7 @@ from compressor.layer_weights import ROLES, layer_name
 from compressor.map_pool import prune_maps
 from compressor.model_dir import METRICS_FILE, RECIPE_FILE, ModelDirError, load_model_dir
 from compressor.pools import PatternPool, PoolError, build_pool
+from compressor.progress import counted
 from compressor.quantization import quantize_layer
 from compressor.quantized_model import to_quantized_model
 from compressor.reload import (
@@ -180,9 +181,9 @@ def compare_quantized(bundle, task, rows, tokenizer, model):
     quantized = GoldenModel.of(bundle).logits if bundle.operators else \
         functools.partial(_logits, to_quantized_model(bundle))
     logits = {}
+    batches = list(_batches(tokenizer, task, rows, bundle.model["max_tokens"]))
     for kind, compute in (("float", functools.partial(_logits, model)), ("quantized", quantized)):
-        batches = _batches(tokenizer, task, rows, bundle.model["max_tokens"])
-        logits[kind] = np.concatenate([compute(batch) for batch in batches])
+        logits[kind] = np.concatenate([compute(batch) for batch in counted(batches, f"{kind} model")])
     changes = (logits["float"].argmax(axis=1) != logits["quantized"].argmax(axis=1)).sum()
     return {"rows": len(rows), **{kind: compute_metrics(task, values, labels)
                                   for kind, values in logits.items()},
