@@ -13,6 +13,10 @@ TEXT = "text"
 EPOCH_SHARE = {"sst2": 0.2}
 """Share of every recipe's epochs that a large task runs; 1 for the others."""
 
+SCORE_RATE = {"mrpc": 0.04}
+"""Learning rate of MLPruning's scores on tasks with few steps, in which thresholds do not fall far enough at
+the recipes' own."""
+
 ARRAY = {"rows": 4, "lanes": 8, "tokens": 128}
 """What every row's cycles are counted for: 256 multipliers, the recipes' longest sequences."""
 
@@ -47,12 +51,14 @@ class Row:
     on_text: bool = False
     shown: bool = True
 
-    def make_recipe(self, *, seed, epoch_share, precision, teacher=None):
+    def make_recipe(self, *, task, seed, epoch_share, precision, teacher=None):
         """The recipe of one run; ``teacher`` is the directory of the teacher's model."""
         recipe = Recipe.from_yaml(RECIPE_DIR / f"{self.recipe}.yaml")
         changes = {"training.seed": str(seed), "training.precision": precision} | self.changes
         for number, stage in enumerate(recipe.stages):
             changes[f"stages.{number}.epochs"] = f"{stage.epochs * epoch_share:g}"
+            if stage.method == "learned_topk" and task in SCORE_RATE:
+                changes[f"stages.{number}.score_rate"] = str(SCORE_RATE[task])
         if teacher is not None:
             changes["distillation.teacher"] = f"'{teacher}'"
         return changed_recipe(recipe, changes)

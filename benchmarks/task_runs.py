@@ -151,7 +151,8 @@ def run_job(settings, job):
     row, folder = job.row, settings.model_dir(job)
     share = settings.epoch_share * EPOCH_SHARE.get(job.task, 1.0)
     teacher = job.of(row.teacher) and settings.model_dir(job.of(row.teacher))
-    recipe = row.make_recipe(seed=job.seed, epoch_share=share, precision=settings.precision, teacher=teacher)
+    recipe = row.make_recipe(task=job.task, seed=job.seed, epoch_share=share, precision=settings.precision,
+                             teacher=teacher)
     try:
         resume = latest_checkpoint(folder / CHECKPOINTS) is not None
     except CheckpointError:

@@ -58,14 +58,17 @@ def results(settings):
 def test_every_row_has_a_recipe_and_every_recipe_a_row():
     assert {path.stem for path in RECIPE_DIR.glob("*.yaml")} == {row.recipe for row in ROWS.values()}
     for row in ROWS.values():
-        recipe = row.make_recipe(seed=3, epoch_share=0.5, precision="bfloat16",
+        recipe = row.make_recipe(task="cola", seed=3, epoch_share=0.5, precision="bfloat16",
                                  teacher="some/where" if row.teacher else None)
         assert (recipe.training.seed, recipe.training.precision) == (3, "bfloat16")
         assert recipe.stages[0].epochs in (2, 4, 5, 8)
         assert bool(row.teacher) == (recipe.distillation is not None
                                      and recipe.distillation.teacher == "some/where")
-    assert [ROWS[name].make_recipe(seed=0, epoch_share=1, precision="float32").structure.density
+    plain = {"seed": 0, "epoch_share": 1, "precision": "float32"}
+    assert [ROWS[name].make_recipe(task="cola", **plain).structure.density
             for name in ("lasso-1.43x", "lasso-2x")] == [0.7, 0.5]
+    assert [ROWS["mlpruning-full-20"].make_recipe(task=task, **plain).stages[0].score_rate
+            for task in ("cola", "mrpc")] == [0.02, 0.04]
 
 
 def test_the_page_shows_the_table_of_the_runs_that_are_kept():
@@ -75,7 +78,7 @@ def test_the_page_shows_the_table_of_the_runs_that_are_kept():
     share = json.loads((MEASURED / "settings.json").read_text())["epoch_share"]
     for (row, task, seed), result in results.items():  # of today's recipes, not of earlier ones
         teacher = ROWS[row].teacher and f"{ROWS[row].teacher}.{task}.{seed}"
-        recipe = ROWS[row].make_recipe(seed=seed, epoch_share=share * EPOCH_SHARE.get(task, 1),
+        recipe = ROWS[row].make_recipe(task=task, seed=seed, epoch_share=share * EPOCH_SHARE.get(task, 1),
                                        precision=result["precision"], teacher=teacher)
         assert result["recipe"] == recipe.to_dict(), row
 
