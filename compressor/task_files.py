@@ -7,6 +7,9 @@ from pathlib import Path
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".tsv")
 
+ENCODING = "utf-8-sig"
+"""UTF-8, with or without the mark that spreadsheets write in front."""
+
 
 class TaskError(ValueError):
     """A task, or its data, that cannot be used; the message is one line."""
@@ -49,7 +52,7 @@ def read_rows(path):
         raise TaskError(f"{path}: unknown kind of file; use {', '.join(ENDINGS)}")
     open_file = gzip.open if path.name.endswith(".gz") else open
     try:
-        with open_file(path, "rt", encoding="utf-8", newline="") as lines:
+        with open_file(path, "rt", encoding=ENCODING, newline="") as lines:
             if ".jsonl" in path.name:
                 return [_json_row(path, number, line) for number, line in enumerate(lines, start=1)
                         if line.strip()]

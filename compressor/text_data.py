@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor.task_definition import Task
-from compressor.task_files import ENDINGS, TaskError, read_rows
+from compressor.task_files import ENCODING, ENDINGS, TaskError, read_rows
 from compressor.tasks import TaskData
 from compressor.text_file import StrPath
 
@@ -64,7 +64,7 @@ def read_sentences(path):
     elif path.name.endswith(PLAIN_ENDINGS):
         open_file = gzip.open if path.name.endswith(".gz") else open
         try:
-            with open_file(path, "rt", encoding="utf-8") as lines:
+            with open_file(path, "rt", encoding=ENCODING) as lines:
                 found = [line.strip() for line in lines]
         except (OSError, EOFError, UnicodeDecodeError) as error:
             raise TaskError(f"{path}: cannot read: {error}") from error

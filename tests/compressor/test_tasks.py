@@ -1,5 +1,6 @@
 """Tasks: the generated one, rows from files, GLUE's metrics, and errors of one line."""
 
+import codecs
 import gzip
 import json
 import sys
@@ -86,6 +87,14 @@ def test_every_kind_of_file_gives_the_same_rows(ending, tmp_path):
     assert [(row["sentence"], row["label"]) for row in data.train] == [
         (row["sentence"], row["label"]) for row in ROWS]
     assert [len(rows) for rows in data.validation.values()] == [1]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv"])
+def test_the_mark_of_spreadsheets_is_no_part_of_the_first_column(ending, tmp_path):
+    for split in ("train", "validation"):
+        write_rows(path := tmp_path / f"{split}{ending}", ROWS)
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert load_task("sst2", data=tmp_path).train[0]["sentence"] == ROWS[0]["sentence"]
 
 
 def test_samples_are_seeded_and_in_order(tmp_path):
