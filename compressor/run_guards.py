@@ -1,8 +1,9 @@
-"""What ends a training run before it does harm: numbers that are not finite, files that cannot be written.
+"""What ends a training run before it does harm: numbers that are not finite, full memory, unwritable files.
 
 The checkpoints that are there stay as they are; each error is one line that names the last of them.
 """
 
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ from safetensors import SafetensorError
 
 from compressor.stage_callback import latest_checkpoint
 from compressor.stage_checkpoint import CheckpointError
+
+CPU_ALLOCATOR = "DefaultCPUAllocator"
+"""Names itself in the RuntimeError that torch raises when the CPU's memory is full."""
 
 
 class TrainingError(ValueError):
@@ -52,6 +56,23 @@ def check_weights(model, *, step, checkpoints):
 
 def _remedy(checkpoints):
     return f"lower the learning rate, or look at model and rows. {_last(checkpoints)}"
+
+
+@contextmanager
+def enough_memory(training, *, checkpoints):
+    """Turn running out of memory into a TrainingError that says which values of ``training`` to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's own error of a GPU is a RuntimeError
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and CPU_ALLOCATOR not in str(error):
+            raise
+        asked = re.search(r"ried to allocate ([\d.]+ \w+)", str(error))
+        when = f" when {asked[1]} more were needed" if asked else ""
+        raise TrainingError(
+            f"out of memory{when}; lower training.batch (now {training.batch}) and raise "
+            f"training.gradient_accumulation ({training.gradient_accumulation}) by as much, or lower "
+            f"training.max_tokens ({training.max_tokens}). --dry-run says what a run takes. "
+            f"{_last(checkpoints)}") from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from compressor.encoder_quantization import calibrate_encoder
 from compressor.learned_topk import threshold_warning
 from compressor.quantized_model import compute_in_float, train_in_integers
 from compressor.reload import architecture_of
-from compressor.run_guards import check_finite, check_weights, whole_or_gone
+from compressor.run_guards import check_finite, check_weights, enough_memory, whole_or_gone
 from compressor.sampling import LengthGroupedSampler
 from compressor.schedule import Schedule
 from compressor.stage_callback import StageCallback, latest_checkpoint
@@ -164,12 +164,13 @@ class CompressionTrainer(DistillingTrainer):
         CheckpointError
             If there is nothing to resume, or it does not fit.
         TrainingError
-            If the loss or a weight is no longer finite, or a checkpoint cannot be written.
+            If the loss or a weight is no longer finite, memory is full, or a checkpoint cannot be written.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = latest_checkpoint(self.args.output_dir)
         self._resumed_from = resume_from_checkpoint
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with enough_memory(self.recipe.training, checkpoints=self.args.output_dir):
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = train_dataset or self.train_dataset

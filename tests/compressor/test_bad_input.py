@@ -101,6 +101,29 @@ def test_weights_that_become_nan_reach_no_checkpoint(step, message, data, whole,
     assert_goes_on(data, tmp_path / "out", last, whole)
 
 
+def allocate_too_much(stages):
+    torch.empty(2**50)
+
+
+def fill_a_gpu(stages):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has more to say.")
+
+
+@pytest.mark.parametrize(("action", "asked"), [
+    (allocate_too_much, "4503599627370496 bytes"), (fill_a_gpu, "2.00 GiB")])
+def test_full_memory_says_what_to_lower(action, asked, data, whole, tmp_path, monkeypatch):
+    last = tmp_path / "out" / CHECKPOINTS / "checkpoint-2"
+    with monkeypatch.context() as patch:
+        after_step(patch, 3, action)
+        with pytest.raises(TrainingError) as raised:
+            run_training(Recipe.from_dict(RECIPE), model_name="tiny", data=data, out=tmp_path / "out")
+    assert str(raised.value) == (
+        f"out of memory when {asked} more were needed; lower training.batch (now 16) and raise "
+        "training.gradient_accumulation (1) by as much, or lower training.max_tokens (24). --dry-run says "
+        f"what a run takes. The last good checkpoint is {last}; --resume goes on from there")
+    assert_goes_on(data, tmp_path / "out", last, whole)
+
+
 def after_step(monkeypatch, step, action):
     """Do something when so many optimizer steps are done."""
     inner, done = StageState.after_optimizer_step, []
