@@ -23,7 +23,6 @@ from benchmarks.task_rows import EPOCH_SHARE, MODELS_KEPT
 from compressor.comparison import compare_runs
 from compressor.model_dir import COMPRESSION_FILE
 from compressor.progress import say
-from compressor.provenance import device_name, versions
 from compressor.stage_callback import latest_checkpoint
 from compressor.stage_checkpoint import CheckpointError
 from compressor.tasks import load_task
@@ -168,16 +167,17 @@ def run_job(settings, job):
         say(f"{job.name}: stopped at step {ended.step} of {ended.steps}")
         return False
     found, = compare_runs([folder])
+    made_with = ended.metrics["made_with"]
     kept_recipe = recipe.to_dict()
     if teacher is not None:  # its name: a result is read on other machines
         kept_recipe["distillation"]["teacher"] = teacher.name
     result = found | {
-        "row": row.name, "task": job.task, "training_rows": len(data.train), "steps": ended.steps,
+        "row": row.name, "task": job.task, "training_rows": made_with["training_rows"], "steps": ended.steps,
         "cycles": None if row.on_text else encoder_cycles(folder, data),
         "seconds": None if resume else round(time.monotonic() - start, 1),
-        "recipe": kept_recipe, "device": device_name(), "precision": settings.precision,
+        "recipe": kept_recipe, "device": made_with["device"], "precision": settings.precision,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": versions()}
+        "versions": made_with["versions"]}
     settings.result(job).parent.mkdir(exist_ok=True)
     write_text(settings.result(job), json.dumps(result, indent=1) + "\n")
     say(f"{job.name}: finished")

@@ -126,11 +126,15 @@ class CostTable:
             cycles += max(columns * self.ksteps[stored], BLOCK * words)  # results leave row by row
         return cycles * self.token_groups
 
+    def unpruned_cycles(self, others):
+        """Cycles whatever is pruned: the fixed ones, and the passes of the layers that stay dense."""
+        return self.fixed_cycles + sum(self.cycles(weight, "dense") for weight in others)
+
 
 def expected_cycles(table, weights, structure, *, norms=None, others=()):
     """Cycles of the encoder pruned at once to a structure, and of the dense one; arguments as for
     :func:`choose_structure`."""
-    expected = dense = table.fixed_cycles + sum(table.cycles(weight, "dense") for weight in others)
+    expected = dense = table.unpruned_cycles(others)
     for name, weight in weights.items():
         own = structure.of_layer(name)
         projected, _ = own.project(weight.detach(), (norms or {}).get(name))
@@ -178,7 +182,7 @@ def choose_structure(weights, base, budget, *, norms=None, others=()):
     sensitivity = load_sensitivity(budget.sensitivity) if budget.sensitivity else {}
     levels = {name: layer_levels(weight, base, table, (norms or {}).get(name), sensitivity.get(name))
               for name, weight in weights.items()}
-    fixed = table.fixed_cycles + sum(table.cycles(weight, "dense") for weight in others) if table else 0
+    fixed = table.unpruned_cycles(others) if table else 0
     limit, unit = budget.limit
     chosen = allocate(levels, limit - fixed)
     if chosen is None:

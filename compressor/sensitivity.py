@@ -55,7 +55,7 @@ def run_sensitivity(recipe: Recipe, *, model_name: str, data: TaskData, density:
     def batches_of(found, count=None):
         rows = encoded(data.task, found, tokenizer, recipe.training.max_tokens)
         count = len(rows) if count is None else min(count, len(rows))
-        return [collate([rows[row] for row in range(start, min(start + BATCH, count))])
+        return [collate([rows[row] for row in range(start, min(start + BATCH, count))]).to(model.device)
                 for start in range(0, count, BATCH)]
 
     state = StageState(model, plain, first_batches=functools.partial(batches_of, data.train))
@@ -64,7 +64,8 @@ def run_sensitivity(recipe: Recipe, *, model_name: str, data: TaskData, density:
         raise RecipeError("sensitivity needs a structure that a projection finds; heads_rows is learned")
     retrain = None
     if retrain_steps:
-        steps = list(itertools.islice(_training_batches(recipe, data, encoded, tokenizer), retrain_steps))
+        batches = itertools.islice(_training_batches(recipe, data, encoded, tokenizer), retrain_steps)
+        steps = [batch.to(model.device) for batch in batches]  # every layer trains on the same
         retrain = functools.partial(_retrain, model, steps, recipe.training)
     found = measure_sensitivity(model, state.weights, state.structure,
                                 batches_of(next(iter(data.validation.values()))), density=density,
@@ -92,7 +93,7 @@ def _retrain(model, batches, training, masks):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         for batch in batches:
-            model(**_on_device(batch, model)).loss.backward()
+            model(**batch).loss.backward()
             masks.apply_to_gradients()
             torch.nn.utils.clip_grad_norm_(model.parameters(), training.max_grad_norm)
             optimizer.step()
@@ -149,10 +150,6 @@ def _mean_loss(model, batches):
     total = rows = 0
     for batch in batches:
         count = len(batch["input_ids"])
-        total += float(model(**_on_device(batch, model)).loss) * count
+        total += float(model(**batch).loss) * count
         rows += count
     return total / rows
-
-
-def _on_device(batch, model):
-    return {name: value.to(model.device) for name, value in batch.items()}

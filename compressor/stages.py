@@ -27,25 +27,29 @@ NORM_ROWS = 256
 """Training rows on which the inputs of error-aware projections are measured."""
 
 
-def _learned_topk(state, stage):
+def _topk_arguments(state, stage):
     if isinstance(state.structure, HeadsRows):
         config = state.model.config
         groups = head_and_row_groups(state.targets, config.hidden_size // config.num_attention_heads)
     else:
         groups = block_groups(state.targets, state.structure.unit)
-    return LearnedTopK(state.targets, groups, stage)
+    return {"targets": state.targets, "groups": groups, "stage": stage}
 
 
 METHODS = {
-    "gradual": lambda state, stage: GradualPruning(state.weights, state.structure, state.norms),
-    "admm": lambda state, stage: AdmmState(state.weights, state.target, rho=stage.rho, init=stage.init,
-                                           norms=state.norms),
-    "group_lasso": lambda state, stage: GroupLasso(state.weights, state.structure, strength=stage.strength),
-    "learned_topk": _learned_topk,
-    "sr_ste": lambda state, stage: SrSteState(state.weights, state.structure, decay=stage.decay,
-                                              norms=state.norms),
+    "gradual": (GradualPruning, lambda state, stage: {
+        "weights": state.weights, "structure": state.structure, "norms": state.norms}),
+    "admm": (AdmmState, lambda state, stage: {
+        "weights": state.weights, "structure": state.target, "rho": stage.rho, "init": stage.init,
+        "norms": state.norms}),
+    "group_lasso": (GroupLasso, lambda state, stage: {
+        "weights": state.weights, "structure": state.structure, "strength": stage.strength}),
+    "learned_topk": (LearnedTopK, _topk_arguments),
+    "sr_ste": (SrSteState, lambda state, stage: {
+        "weights": state.weights, "structure": state.structure, "decay": stage.decay, "norms": state.norms}),
 }
-"""What begins the method of a stage, by the stage's name in recipes. Other stages prune for good first."""
+"""Method of a stage, by the stage's name in recipes: its class, and what gives the arguments. Other stages
+prune for good first."""
 
 
 class StageState:
@@ -162,7 +166,8 @@ class StageState:
                 self.method.structure = self.target
                 self.method.rescale_dual(stage.rho)
                 return
-        self.method = METHODS[stage.method](self, stage)
+        method, arguments = METHODS[stage.method]
+        self.method = method(**arguments(self, stage))
 
     def begin_maps(self, stage):
         """Prune attention maps if a stage wants it and they are not; returns what is worth logging."""

@@ -1,12 +1,7 @@
 """Memory of a training run before it runs: what is held is counted, activations are estimated."""
 
-from compressor.admm import AdmmState
-from compressor.gradual import GradualPruning
-from compressor.group_lasso import GroupLasso
-from compressor.learned_topk import LearnedTopK
 from compressor.masks import FixedMasks
-from compressor.pruning_method import NotPruning
-from compressor.sr_ste import SrSteState
+from compressor.stages import METHODS
 
 BYTES_PER_PARAMETER = 16
 """Weight, gradient and AdamW's two moments, float32."""
@@ -15,10 +10,6 @@ ACTIVATION_BYTES = {"float32": (72, 12), "bfloat16": (44, 6)}
 """Bytes that autograd keeps of an encoder layer with dropout: of every channel of a token, and of every entry
 of an attention map. Counted in BERT (transformers 5.23, attention not fused, four times as many neurons
 as channels); a fused attention without dropout keeps no maps."""
-
-METHOD_CLASSES = {"dense": NotPruning, "gradual": GradualPruning, "admm": AdmmState,
-                  "group_lasso": GroupLasso, "learned_topk": LearnedTopK, "sr_ste": SrSteState}
-"""What a stage works with, by its method; fixed masks in the others."""
 
 
 def training_memory(model, recipe, weights, teacher=None):
@@ -44,7 +35,9 @@ def training_memory(model, recipe, weights, teacher=None):
     if recipe.distillation is not None:
         held += 4 * sum(parameter.numel() for parameter in (teacher or model).parameters())
     if recipe.prunes:
-        most = max(METHOD_CLASSES.get(stage.method, FixedMasks).bytes_per_weight for stage in recipe.stages)
+        methods = [METHODS[stage.method][0] if stage.method in METHODS else FixedMasks
+                   for stage in recipe.stages if stage.method != "dense"]
+        most = max((method.bytes_per_weight for method in methods), default=0)
         held += most * sum(weight.numel() for weight in weights.values())
     channel, entry = ACTIVATION_BYTES[training.precision]
     tokens = training.max_tokens

@@ -7,7 +7,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from compressor.recipes import Recipe
 from compressor.stages import METHODS, StageState
 from compressor.tasks import load_task
-from compressor.training_memory import ACTIVATION_BYTES, METHOD_CLASSES, training_memory
+from compressor.training_memory import ACTIVATION_BYTES, training_memory
 from compressor.training_plan import plan_training
 
 ROWS, TOKENS = 8, 64
@@ -79,8 +79,8 @@ def test_methods_hold_what_they_say(method):
 
     visit(vars(state.method))
     count = sum(weight.numel() for weight in state.weights.values())
-    assert type(state.method) is METHOD_CLASSES[method]
-    assert sum(seen.values()) == METHOD_CLASSES[method].bytes_per_weight * count
+    assert type(state.method) is METHODS[method][0]
+    assert sum(seen.values()) == METHODS[method][0].bytes_per_weight * count
 
 
 def test_a_plan_counts_model_teacher_and_method():
