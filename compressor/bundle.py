@@ -56,8 +56,8 @@ class Bundle:
     model : dict
         ``architecture`` (one of :data:`compressor.architectures.ARCHITECTURES`), ``config`` (Hugging Face
         config as a plain dict, sizes under BERT's names), ``task`` (its name), ``fields`` (of a row, that
-        hold text) and ``labels`` (lists of str), ``max_tokens`` (sentence length in tokens, padding
-        included).
+        hold text), ``labels`` and ``metrics`` (names; all lists of str), ``max_tokens`` (sentence length in
+        tokens, padding included).
     pool : PatternPool
         The patterns that pattern ids index.
     layers : dict of str to LayerWeights

@@ -73,7 +73,8 @@ def check_array(where: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, shape
 
 def check_model(model: Any) -> None:
     """Require a known architecture, a config with sizes, a task, labels and a sentence length."""
-    check_keys("model", model, ("architecture", "config", "task", "fields", "labels", "max_tokens"))
+    check_keys("model", model, ("architecture", "config", "task", "fields", "labels", "metrics",
+                                "max_tokens"))
     check_choice("model.architecture", model["architecture"], tuple(ARCHITECTURES))
     config = model["config"]
     if type(config) is not dict:
@@ -85,7 +86,7 @@ def check_model(model: Any) -> None:
         check_integer(f"model.config.{key}", config.get(key), 1, 1 << 20)
     if type(model["task"]) is not str:
         fail("model.task", f"is {model['task']!r}", "a string is required")
-    for key in ("fields", "labels"):
+    for key in ("fields", "labels", "metrics"):
         if type(model[key]) is not list or any(type(name) is not str for name in model[key]):
             fail(f"model.{key}", f"is {model[key]!r}", "a list of strings is required")
     known = ARCHITECTURES[model["architecture"]]

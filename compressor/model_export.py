@@ -118,7 +118,7 @@ def export_model(model_dir: StrPath, out: StrPath, *, task: Task, rows: Sequence
     bundle = Bundle(
         model={"architecture": names.name, "config": names.plain_config(model.config),
                "task": info.task.name, "fields": list(info.task.fields), "labels": list(info.task.labels),
-               "max_tokens": info.max_tokens},
+               "metrics": list(info.task.metrics), "max_tokens": info.max_tokens},
         pool=info.pool or _unused_pool(pruning),
         layers=layers, operators=operators,
         host={"state_dict": _host_state(model), "tokenizer": _tokenizer_files(model_dir)},

@@ -114,11 +114,12 @@ def to_tokenizer(bundle: Bundle) -> Any:
     files = bundle.host["tokenizer"]
     if not files:
         raise BundleError("host.tokenizer: is empty; export from a directory with tokenizer files")
+    config = _config(bundle)
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             Path(folder, name).write_text(text, encoding="utf-8")
         try:
-            return load_tokenizer(folder, _config(bundle))
+            return load_tokenizer(folder, config)
         except Exception as error:  # tokenizers raises a plain Exception for a bad file
             raise BundleError("host.tokenizer: transformers cannot read these files "
                               f"({type(error).__name__}); found {', '.join(files)}") from error
@@ -126,7 +127,10 @@ def to_tokenizer(bundle: Bundle) -> Any:
 
 def _config(bundle):
     kind = transformers.CONFIG_MAPPING[bundle.model["architecture"]]
-    return kind.from_dict(bundle.model["config"])
+    try:
+        return kind.from_dict(bundle.model["config"])
+    except ValueError as error:
+        raise BundleError(f"model.config: transformers refuses it: {' '.join(str(error).split())}") from error
 
 
 def load_tokenizer(folder, config):

@@ -4,25 +4,27 @@ import numpy as np
 import numpy.typing as npt
 
 
-def compute_metrics(task, predictions, labels):
+def compute_metrics(task, logits, labels):
     """A task's metrics as a dict of floats; the first entry is its own. Not for tasks of spans.
 
     Parameters
     ----------
-    predictions : float array, shape (rows, labels), or (rows,) or (rows, 1) for regression
-        Logits, or predicted values.
+    logits : float array, shape (rows, labels), or (rows,) or (rows, 1) for regression
+        A regression's are the predicted numbers.
     labels : array, shape (rows,)
 
     >>> from compressor.tasks import TASKS
     >>> compute_metrics(TASKS["sst2"], np.array([[2.0, 1.0], [0.0, 1.0]]), np.array([0, 0]))
     {'accuracy': 0.5}
     """
-    labels = np.asarray(labels)
-    if task.labels:
-        values = np.asarray(predictions).argmax(axis=-1)
-    else:
-        values = np.asarray(predictions).reshape(len(labels))
+    labels, values = np.asarray(labels), predictions(task, logits)
     return {name: float(METRICS[name](labels, values)) for name in task.metrics}
+
+
+def predictions(task, logits):
+    """What logits predict, shape (rows,): the class with the largest one, or the number of a regression."""
+    logits = np.asarray(logits)
+    return logits.argmax(axis=-1) if task.labels else logits.reshape(len(logits))
 
 
 def _accuracy(labels, values):

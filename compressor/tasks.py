@@ -64,7 +64,7 @@ def get_task(name: StrPath) -> Task:
 
 
 def stored_task(name: str, fields: Iterable[str], labels: Iterable[str],
-                metrics: Iterable[str] = ("accuracy",)) -> Task:
+                metrics: Iterable[str]) -> Task:
     """The task of a model directory or a bundle: a known one, or as it is described there."""
     labels = tuple(labels)
     known = TASKS.get(name)

@@ -19,10 +19,10 @@ TIMELINE = "timeline.svg"
 """Picture of the units over time, of the last run that was recorded."""
 
 KINDS = ("encoder", "layers", "hls", "evaluation", "synthesis", "placement")
-"""Whole encoders in RTL simulation, linear layers in it, C simulation of the HLS C++, accuracy, Yosys,
-nextpnr."""
+"""Whole encoders in RTL simulation, linear layers in it, C simulation of the HLS C++, scores on the task,
+Yosys, nextpnr."""
 
-RESULT_FORMAT = "hwgen-result"
+RESULT_FORMAT = "hwgen-result-2"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from compressor.bundle import Bundle, load_bundle
 from compressor.recipe_projection import project_bundle
 from compressor.recipes import Recipe, RecipeError
+from compressor.tasks import TASKS
 from hwgen.design_points import Evaluation, Evaluator
 from hwgen.design_search import Exploration
 from hwgen.plan import PlanError
@@ -97,9 +98,19 @@ class VariantFront:
         bundle = run / "pruned.pt"
         return " && ".join((
             shlex.join(["compress", "train", str(recipe_file(self.folder, variant.name)), "--model",
-                        str(self.train_from), "--task", variant.bundle.model["task"], "--out", str(run)]),
+                        str(self.train_from), "--task", task_argument(variant.bundle.model["task"]),
+                        "--out", str(run)]),
             shlex.join(["compress", "export", str(run), "--out", str(bundle)]),
             one.point.command(bundle, "BUILD", found.device, found.tokens)))
+
+
+def task_argument(task: str) -> str:
+    """What ``compress train --task`` takes: the name of a known task, or the file that describes another.
+
+    >>> task_argument("sst2"), task_argument("topics")
+    ('sst2', 'TASK.yaml')
+    """
+    return task if task in TASKS else "TASK.yaml"
 
 
 def recipe_file(folder: Path, name: str) -> Path:

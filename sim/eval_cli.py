@@ -17,7 +17,7 @@ from sim.results import breakdown_text
               help="Rows that the accelerator runs in one go.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def evaluate_command(build, data, limit, sequences, as_json):
-    """Accuracy of the generated Verilog in BUILD, of its golden model, and of both torch models.
+    """The task's metrics of the generated Verilog in BUILD, of its golden model, and of both torch models.
 
     Exit code 1 if the Verilog differs from the golden model in a word.
     """
@@ -30,8 +30,8 @@ def evaluate_command(build, data, limit, sequences, as_json):
 
 def evaluation_text(result):
     """What the command prints."""
-    lines = [f"accuracy, {name.replace('_', ' '):15s} {getattr(result, f'accuracy_{name}'):.4f}"
-             for name in ("rtl", "golden", "fake_quantized", "float")]
+    lines = [f"{metric.replace('_', ' ')}, {name.replace('_', ' '):15s} {found[metric]:.4f}"
+             for metric in result.metrics["rtl"] for name, found in result.metrics.items()]
     lines += breakdown_text(result.breakdown)
     verdict = "passed" if result.passed else "FAILED"
     lines.append(f"{verdict}: {result.rows} rows of {result.tokens} tokens; "

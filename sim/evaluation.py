@@ -1,4 +1,4 @@
-"""Accuracy of a build: the task's rows through the simulated Verilog, the golden model and torch."""
+"""A build scored on its task: rows through the simulated Verilog, the golden model and torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from compressor.quantized_model import to_quantized_model
 from compressor.reload import encode, to_model, to_tokenizer
 from compressor.synthetic_task import generate
 from compressor.task_files import TaskError, read_rows
+from compressor.task_metrics import compute_metrics, predictions
 from compressor.tasks import checked_rows
 from compressor.text_file import StrPath
 from sim.activity import cycle_breakdown
@@ -28,16 +29,15 @@ class EvaluationResult(Result):
     ----------
     data : str
     rows, tokens : int
-    accuracy_rtl : float
-        The simulated Verilog computes the encoder; embeddings, pooler and classifier are the host's.
-    accuracy_golden : float
-        The golden model computes the encoder.
-    accuracy_fake_quantized : float
-        The torch twin of the golden model: every integer equal, pooler and classifier in float32.
-    accuracy_float : float
-        Torch in float, with the pruned and dequantized weights of the bundle.
+    metric : str
+        The task's own metric, see :func:`compressor.task_metrics.compute_metrics`.
+    metrics : dict of str to dict of str to float
+        All metrics of the task by name, at most 1, of ``rtl``: the simulated Verilog computes the encoder,
+        the host embeddings, pooler and classifier; ``golden``: the golden model computes the encoder;
+        ``fake_quantized``: the torch twin of the golden model, every integer equal, pooler and classifier
+        in float32; ``float``: torch in float, with the pruned and dequantized weights of the bundle.
     prediction_mismatches : int
-        Rows whose predicted label differs between Verilog and golden model.
+        Rows whose predicted label, or number, differs between Verilog and golden model.
     word_mismatches, words : int
         Words of the last hidden states that differ from the golden model, and words compared.
     cycles : int
@@ -51,10 +51,8 @@ class EvaluationResult(Result):
     data: str
     rows: int
     tokens: int
-    accuracy_rtl: float
-    accuracy_golden: float
-    accuracy_fake_quantized: float
-    accuracy_float: float
+    metric: str
+    metrics: dict[str, dict[str, float]]
     prediction_mismatches: int
     word_mismatches: int
     words: int
@@ -96,14 +94,14 @@ def evaluate_build(build: OpenBuild, data: StrPath, *, limit: int = 64, sequence
     Raises
     ------
     TaskError
-        If the rows cannot be used, or the task is not a classification.
+        If the rows cannot be used, or the task has neither classes nor numbers to predict.
     PlanError, BundleError, ToolError, SimulationError
     """
     progress = progress or (lambda what, done, total: None)
     bundle = build.bundle
     task, rows = _rows(bundle, data, limit)
     progress("compiling", 0, len(rows))
-    labels = np.array([row["label"] for row in rows])
+    labels = [row["label"] for row in rows]
     texts = [tuple(row[name] for name in task.fields) for row in rows]
     texts = [text if len(text) > 1 else text[0] for text in texts]
     golden, tokenizer = GoldenModel.of(bundle), to_tokenizer(bundle)
@@ -125,11 +123,13 @@ def evaluate_build(build: OpenBuild, data: StrPath, *, limit: int = 64, sequence
                     logits[name].append(model(**batch).logits.numpy())
             progress(f"{done + len(x)} of {len(rows)} rows", done + len(x), len(rows))
     wall = sum(one.wall_seconds for one in reports)
-    predictions = {name: np.concatenate(parts).argmax(axis=1) for name, parts in logits.items()}
+    values = {name: np.concatenate(parts) for name, parts in logits.items()}
     return EvaluationResult(
         data=str(data), rows=len(rows), tokens=bench.program.tokens,
-        **{f"accuracy_{name}": float((found == labels).mean()) for name, found in predictions.items()},
-        prediction_mismatches=int((predictions["rtl"] != predictions["golden"]).sum()),
+        metric=task.primary_metric,
+        metrics={name: compute_metrics(task, found, labels) for name, found in values.items()},
+        prediction_mismatches=int((predictions(task, values["rtl"])
+                                   != predictions(task, values["golden"])).sum()),
         word_mismatches=sum(one.mismatches for one in comparisons),
         words=sum(one.words for one in comparisons), wall_seconds=wall,
         cycles=sum(one.counters["cycles"] for one in reports), breakdown=cycle_breakdown(reports),
@@ -138,7 +138,8 @@ def evaluate_build(build: OpenBuild, data: StrPath, *, limit: int = 64, sequence
 
 def _rows(bundle, data, limit):
     task = task_of(bundle)
-    if not (task.fields and task.labels):
-        raise TaskError(f"the bundle's task is {task.name!r}, which has no classes; accuracy needs them")
+    if task.spans or not task.metrics:
+        raise TaskError(f"the bundle's task is {task.name!r}, which predicts neither classes nor numbers; "
+                        "export a model that was trained on a task that does")
     rows = generate(limit, seed=2) if str(data) == "synthetic" else read_rows(data)
     return task, checked_rows(task, rows, str(data))[:limit]

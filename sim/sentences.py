@@ -9,8 +9,9 @@ TEXT_FIELDS = ("sentence", "text")
 
 
 def task_of(bundle):
-    """The Task of a bundle: its text fields and labels."""
-    return stored_task(bundle.model["task"], bundle.model["fields"], bundle.model["labels"])
+    """The Task of a bundle: its text fields, labels and metrics."""
+    return stored_task(bundle.model["task"], bundle.model["fields"], bundle.model["labels"],
+                       bundle.model["metrics"])
 
 
 def read_sentences(bundle, data, limit):

@@ -72,7 +72,7 @@ def random_bundle(hidden=64, layers=2, heads=4, ffn=256, structure="pattern", po
               "label2id": {"negative": 0, "positive": 1}}
     bundle = Bundle(
         model={"architecture": "bert", "config": config, "task": "random", "fields": ["sentence"],
-               "labels": ["negative", "positive"], "max_tokens": max_tokens},
+               "labels": ["negative", "positive"], "metrics": ["accuracy"], "max_tokens": max_tokens},
         pool=pool, layers=quantized, recipe={"seed": seed},
         host={"state_dict": _random_host(rng, hidden, layers, max_tokens),
               "tokenizer": {"vocab.txt": "\n".join(VOCABULARY) + "\n",
@@ -133,7 +133,7 @@ def random_encoder_bundle(hidden=32, layers=2, heads=4, ffn=64, structure="patte
     layer_parameters = {f"bert.{name}.{kind}" for name in structure_of for kind in ("weight", "bias")}
     bundle = Bundle(
         model={"architecture": "bert", "config": plain, "task": "random", "fields": ["sentence"],
-               "labels": ["negative", "positive"], "max_tokens": max_tokens},
+               "labels": ["negative", "positive"], "metrics": ["accuracy"], "max_tokens": max_tokens},
         pool=pool, layers=quantized.layers, operators=to_tensors(quantized.operators), recipe={"seed": seed},
         host={"state_dict": {name: tensor.detach().clone() for name, tensor in model.state_dict().items()
                              if name not in layer_parameters},

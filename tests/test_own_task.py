@@ -117,7 +117,7 @@ def test_a_model_and_its_bundle_know_the_task(made):
     metrics = json.loads((folder / "model" / "metrics.json").read_text())
     assert {"eval_macro_f1", "eval_accuracy"} <= metrics.keys()
     bundle = load_bundle(folder / "pruned.pt")
-    assert (task_of(bundle).fields, task_of(bundle).labels) == (task.fields, task.labels)
+    assert task_of(bundle) == task
     assert {"macro_f1", "accuracy"} <= bundle.metrics["quantization"]["float"].keys()
     assert read_sentences(bundle, folder / "rows" / "validation.jsonl", 2) == [
         ("treaty", "treaty minister"), ("goal", "goal coach")]
@@ -131,4 +131,6 @@ def test_hardware_is_scored_on_the_task(made):
     rows = folder / "rows" / "validation.jsonl"
     found = json.loads(run(hwgen_cli, "eval", folder / "build", "--data", rows, "--json"))
     assert (found["rows"], found["word_mismatches"], found["prediction_mismatches"]) == (6, 0, 0)
-    assert found["accuracy_rtl"] == found["accuracy_golden"]
+    assert found["metric"] == "macro_f1"
+    assert found["metrics"]["rtl"] == found["metrics"]["golden"]
+    assert found["metrics"]["rtl"].keys() == {"macro_f1", "accuracy"}

@@ -26,11 +26,16 @@ def tiles(data):
     if proof["runs"]:
         found.append(Figure("Words that differ", f"{proof['mismatches']:,}", SIMULATED,
                             f"of {proof['words']:,} compared"))
-    evaluated = data["accuracy"]["evaluated"]
+    evaluated = data["scores"]["evaluated"]
     if evaluated:
-        found.append(Figure("Accuracy of the Verilog", f"{100 * evaluated['rtl']:.2f} %", SIMULATED,
-                            f"{evaluated['rows']} rows; float {100 * evaluated['float']:.2f} %"))
+        found.append(Figure(f"{metric_name(evaluated)} of the Verilog", f"{evaluated['rtl']:.4f}", SIMULATED,
+                            f"{evaluated['rows']} rows; float {evaluated['float']:.4f}"))
     return tuple(found)
+
+
+def metric_name(evaluated):
+    """The task's own metric as a heading: ``Matthews correlation``."""
+    return evaluated["metric"].replace("_", " ").capitalize()
 
 
 def model_facts(model, maps):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwgen.report.charts import meter, patterns, percent, roofline, stacked
-from hwgen.report.facts import build_facts, cycle_facts, model_facts, pool_facts, tiles
+from hwgen.report.facts import build_facts, cycle_facts, metric_name, model_facts, pool_facts, tiles
 from hwgen.report.origin import MEANINGS, Origin
 from hwgen.report.parts import (
     Chart,
@@ -66,8 +66,8 @@ class Page:
     synthesized: tuple[Meter, ...]
     placed: tuple[Meter, ...]
     placed_text: str
-    accuracy: tuple[Meter, ...]
-    accuracy_text: str
+    scores: tuple[Meter, ...]
+    scores_text: str
     exported: Table | None
     proof: Table | None
     proof_text: str
@@ -90,7 +90,7 @@ def make_page(data, bundle, timeline=None):
         SVG of the units over time.
     """
     build, model, pool = data["build"], data["model"], data["pool"]
-    evaluated = data["accuracy"]["evaluated"]
+    evaluated = data["scores"]["evaluated"]
     array_chart, array_note = _array_chart(data)
     return Page(
         title=f"Accelerator {build['configuration_hash'][:8]}", subtitle=_subtitle(data),
@@ -115,8 +115,8 @@ def make_page(data, bundle, timeline=None):
         synthesized=_meters(data, "synthesized", Origin.SYNTHESIZED),
         placed=_placed_meters(data["resources"]["placed"]),
         placed_text=_placed_text(data["resources"]["placed"]),
-        accuracy=_accuracy(evaluated), accuracy_text=_accuracy_text(evaluated),
-        exported=exported_table(data["accuracy"]["exported"]), proof=proof_table(data["proof"]),
+        scores=_scores(evaluated), scores_text=_scores_text(evaluated),
+        exported=exported_table(data["scores"]["exported"]), proof=proof_table(data["proof"]),
         proof_text=_proof_text(data["proof"]), proof_passed=data["proof"]["passed"],
         layers=layer_table(data["layers"]), build_facts=build_facts(build),
         origins=tuple((str(origin), text) for origin, text in MEANINGS.items()))
@@ -205,20 +205,21 @@ def _placed_text(placed):
             f"placements by nextpnr ({clocks} MHz); amounts are those of the median's.")
 
 
-def _accuracy(evaluated):
+def _scores(evaluated):
     if not evaluated:
         return ()
     names = {"float": ("float", Origin.COMPUTED), "fake_quantized": ("fake-quantized", Origin.COMPUTED),
              "golden": ("golden", Origin.COMPUTED), "rtl": ("Verilog", SIMULATED)}
-    return tuple(Meter(name, f"{100 * evaluated[key]:.2f} % ({origin})", percent(evaluated[key]), "", origin)
+    return tuple(Meter(name, f"{evaluated[key]:.4f} ({origin})", percent(max(0, evaluated[key])), "", origin)
                  for key, (name, origin) in names.items())
 
 
-def _accuracy_text(evaluated):
+def _scores_text(evaluated):
     if not evaluated:
         return ""
-    return (f"The same {evaluated['rows']} rows of {Path(evaluated['data']).name} through float "
-            "PyTorch, fake-quantized PyTorch, the integer golden model and the generated Verilog: "
+    return (f"{metric_name(evaluated)} of the same {evaluated['rows']} rows of "
+            f"{Path(evaluated['data']).name} through float PyTorch, fake-quantized PyTorch, the integer "
+            "golden model and the generated Verilog: "
             f"{evaluated['prediction_mismatches']} predictions of the Verilog differ from the golden model's."
             + changed_text(evaluated["changed"]))
 

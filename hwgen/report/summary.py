@@ -39,7 +39,7 @@ def summarize(bundle, plan, results=()):
     -------
     dict
         ``build``, ``model``, ``pool``, ``layers``, ``cycles``, ``traffic``, ``roofline``, ``resources``,
-        ``accuracy``, ``proof`` and ``missing``: what has not run, with the command that runs it.
+        ``scores``, ``proof`` and ``missing``: what has not run, with the command that runs it.
     """
     program = whole_program(plan)
     cost = cost_report(plan, program)
@@ -54,7 +54,7 @@ def summarize(bundle, plan, results=()):
                     "input_bytes": cost.input_bytes, "output_bytes": cost.output_bytes,
                     "program_bytes": cost.program_bytes},
         "roofline": _roofline(plan, cost), "resources": _resources(plan, results),
-        "accuracy": _accuracy(bundle, results), "proof": _proof(runs, results),
+        "scores": _scores(bundle, results), "proof": _proof(runs, results),
         "missing": _missing(plan, results, simulated)}
 
 
@@ -189,15 +189,16 @@ def _simulated(plan, results):
             "predicted_cycles": best["predicted_cycles"], "breakdown": best["breakdown"]}
 
 
-def _accuracy(bundle, results):
-    """Accuracies on the same rows; and what `compress export` measured, on rows of its own."""
+def _scores(bundle, results):
+    """The task's own metric on the same rows; and what `compress export` measured, on rows of its own."""
     found = [one for one in results if one.kind == "evaluation"]
     exported = bundle.metrics.get("quantization") or None
     evaluated = None
     if found:
         best = max(found, key=lambda one: one.result["rows"])
         evaluated = {"rows": best.result["rows"], "data": best.request["data"], "changed": best.changed,
-                     **{name: best.result[f"accuracy_{name}"]
+                     "metric": best.result["metric"],
+                     **{name: best.result["metrics"][name][best.result["metric"]]
                         for name in ("float", "fake_quantized", "golden", "rtl")},
                      "prediction_mismatches": best.result["prediction_mismatches"],
                      "word_mismatches": best.result["word_mismatches"], "words": best.result["words"]}
@@ -230,7 +231,7 @@ def _missing(plan, results, simulated):
         missing.append({"key": "simulated", "what": f"{what} not simulated yet",
                         "command": "hwgen sim BUILD"})
     if plan.attention and "evaluation" not in kinds:
-        missing.append({"key": "evaluated", "what": "the task's accuracy not evaluated yet",
+        missing.append({"key": "evaluated", "what": "not scored on the task yet",
                         "command": "hwgen eval BUILD --data FILE"})
     if "synthesis" not in kinds:
         missing.append({"key": "synthesized", "what": "not synthesized yet", "command": "hwgen synth BUILD"})

@@ -354,7 +354,7 @@ LAYER_KEYS = ("role, shape, structure, block_mask, pattern_ids, masks, weights, 
 
 CONTENT = {
     "model key": (delete("model", "task"), "model: key 'task' is missing; required are architecture, "
-                                           "config, task, fields, labels, max_tokens"),
+                                           "config, task, fields, labels, metrics, max_tokens"),
     "architecture": (edit(("model", "architecture"), "gpt2"),
                      "model.architecture: is 'gpt2'; allowed are bert, roberta, distilbert"),
     "config": (edit(("model", "config"), 3), "model.config: is int; a dict is required"),

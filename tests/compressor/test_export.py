@@ -261,6 +261,14 @@ def test_tokenizer_files_that_make_none(files):
         to_tokenizer(replace(bundle, host={**bundle.host, "tokenizer": files}))
 
 
+def test_a_config_that_transformers_refuses():
+    bundle = random_bundle(hidden=16, layers=1, heads=2, ffn=32)
+    config = bundle.model["config"] | {"id2label": {0: "one"}, "problem_type": "single_label_classification"}
+    for read in (to_model, to_tokenizer):
+        with pytest.raises(BundleError, match=r"model\.config: transformers refuses it: .*num_labels"):
+            read(replace(bundle, model={**bundle.model, "config": config}))
+
+
 # --- commands --------------------------------------------------------------------------------------
 
 

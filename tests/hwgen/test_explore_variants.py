@@ -96,7 +96,7 @@ def test_recipes_are_explored_without_training(models, explored, tmp_path):
         train, export_it, build = one["default"]["command"].split(" && ")
         run = f"'{tmp_path}/out/runs/{one['name']}'"
         assert train == (f"compress train '{tmp_path}/out/recipes/{one['name']}.yaml' --model 'my bert' "
-                         f"--task random --out {run}")
+                         f"--task TASK.yaml --out {run}")
         assert export_it == f"compress export {run} --out {run[:-1]}/pruned.pt'"
         assert build.startswith(f"hwgen build --model {run[:-1]}/pruned.pt' ")
     assert {one["variant"] for one in data["front"]} > {"as given"}

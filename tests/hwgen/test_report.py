@@ -32,8 +32,9 @@ SIMULATED = {"passed": True, "bench": "harness", "runs": 2, "tokens": 16, "words
              "cycles": 1000, "predicted_cycles": 1000, "breakdown": BREAKDOWN, "layers": []}
 REQUEST = {"data": "random", "seed": 7, "stalls": 3, "bench": "harness"}
 EVALUATED = {"passed": True, "rows": 8, "tokens": 16, "words": 64, "word_mismatches": 0, "cycles": 500,
-             "accuracy_float": 0.75, "accuracy_fake_quantized": 0.625, "accuracy_golden": 0.625,
-             "accuracy_rtl": 0.625, "prediction_mismatches": 0}
+             "metric": "matthews_correlation", "prediction_mismatches": 0,
+             "metrics": {name: {"accuracy": 0.5, "matthews_correlation": value} for name, value in
+                         (("float", 0.75), ("fake_quantized", 0.625), ("golden", 0.625), ("rtl", -0.125))}}
 COUNTS = {"lut_cells": 9, "lut_memory": 1, "lut_sites": 4321, "ff": 2, "dsp": 3, "bram36": 1.5, "carry": 0}
 PLACED = {"part": "LFE5U-85F", "fmax_mhz": {"1": 81.5, "2": 79.25}, "median_mhz": 79.25,
           "used": {"LUT4": 1000}, "available": {"LUT4": 84000}, "critical_path": []}
@@ -180,7 +181,7 @@ def test_results_come_with_their_origin(pages):
     text = text_of(parsed(pages[1]).find(f".//{NAMESPACE}main"))
     assert "Cycles a sequence 500 16 tokens simulated" in text
     assert "Words that differ 0 of 192 compared simulated" in text
-    assert "Accuracy of the Verilog 62.50 % 8 rows; float 75.00 % simulated" in text
+    assert "Matthews correlation of the Verilog -0.1250 8 rows; float 0.7500 simulated" in text
     assert "LUT 4,321 of 117,120 (3.7 %)" in text
     assert "79.2 MHz on LFE5U-85F, the median of 2 placements" in text
     assert "LUT4 1,000 of 84,000 (1.2 %)" in text

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from compressor import synthetic_task
 from compressor.model_export import export_model
 from compressor.pools import build_pool
 from compressor.structures import Pattern
+from compressor.task_files import TaskError
 from hwgen.cli import main
 from hwgen.packaging import build
 from hwgen.plan_request import PlanRequest
@@ -69,9 +71,32 @@ def test_rows_of_the_task(built, tmp_path):
     found = json.loads(result.stdout)
     assert found["rows"] == 6
     assert found["word_mismatches"] == found["prediction_mismatches"] == 0
-    assert found["accuracy_rtl"] == found["accuracy_golden"]
-    assert found["accuracy_fake_quantized"] == found["accuracy_golden"]
-    assert 0 <= found["accuracy_float"] <= 1
+    assert found["metric"] == "accuracy"
+    assert found["metrics"]["rtl"] == found["metrics"]["fake_quantized"] == found["metrics"]["golden"]
+    assert 0 <= found["metrics"]["float"]["accuracy"] <= 1
+
+
+def test_a_task_of_numbers_is_scored(built, tmp_path):
+    """The same encoder under a head of one output, on a task with GLUE's metrics of STS-B."""
+    bundle = built.bundle
+    head = {name: bundle.host["state_dict"][name][:1] for name in ("classifier.weight", "classifier.bias")}
+    config = {**bundle.model["config"], "id2label": {0: "LABEL_0"}, "label2id": {"LABEL_0": 0},
+              "problem_type": "regression"}
+    numbers = replace(
+        bundle, host={**bundle.host, "state_dict": {**bundle.host["state_dict"], **head}},
+        model={**bundle.model, "config": config, "task": "grades", "labels": [],
+               "metrics": ["spearman", "pearson"]})
+    data = tmp_path / "rows.jsonl"
+    rows = [row | {"label": len(row["sentence"]) / 7} for row in synthetic_task.generate(5, seed=9)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = evaluate_build(replace(built, bundle=numbers), data)
+    assert found.passed
+    assert found.metric == "spearman"
+    assert found.metrics["rtl"] == found.metrics["golden"]
+    assert found.metrics["rtl"] == pytest.approx(found.metrics["fake_quantized"], abs=1e-4)
+    with pytest.raises(TaskError, match="task is 'text', which predicts neither classes nor numbers"):
+        evaluate_build(replace(built, bundle=replace(numbers, model={
+            **numbers.model, "task": "text", "metrics": []})), data)
 
 
 @pytest.mark.parametrize("architecture", ["distilbert", "roberta"])

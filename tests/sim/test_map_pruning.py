@@ -39,5 +39,5 @@ def test_from_training_to_the_accuracy_of_the_verilog(tmp_path):
     assert found["rows"] == 4
     assert found["words"] == 4 * 2 * 16
     assert found["word_mismatches"] == found["prediction_mismatches"] == 0
-    assert found["accuracy_rtl"] == found["accuracy_golden"]
+    assert found["metrics"]["rtl"] == found["metrics"]["golden"]
     assert load_bundle(bundle).encoder.layers[0].attention.pruning.power == 2
