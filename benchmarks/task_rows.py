@@ -13,9 +13,11 @@ TEXT = "text"
 EPOCH_SHARE = {"sst2": 0.2}
 """Share of every recipe's epochs that a large task runs; 1 for the others."""
 
-SCORE_RATE = {"mrpc": 0.04}
-"""Learning rate of MLPruning's scores on tasks with few steps, in which thresholds do not fall far enough at
-the recipes' own."""
+TASK_CHANGES = {"mrpc": {"learned_topk": {"score_rate": 0.04}},
+                "sst2": {"group_lasso": {"strength": 2e-5, "reweight_epochs": 0.4}}}
+"""Other values of a method's stages, by task. MRPC has so few steps that thresholds do not fall far enough at
+the recipes' own rate; SST-2 so many that Lasso at the recipe's own strength ruins the model, and so few
+epochs that it is never reweighted."""
 
 ARRAY = {"rows": 4, "lanes": 8, "tokens": 128}
 """What every row's cycles are counted for: 256 multipliers, the recipes' longest sequences."""
@@ -57,8 +59,8 @@ class Row:
         changes = {"training.seed": str(seed), "training.precision": precision} | self.changes
         for number, stage in enumerate(recipe.stages):
             changes[f"stages.{number}.epochs"] = f"{stage.epochs * epoch_share:g}"
-            if stage.method == "learned_topk" and task in SCORE_RATE:
-                changes[f"stages.{number}.score_rate"] = str(SCORE_RATE[task])
+            for key, value in TASK_CHANGES.get(task, {}).get(stage.method, {}).items():
+                changes[f"stages.{number}.{key}"] = str(value)
         if teacher is not None:
             changes["distillation.teacher"] = f"'{teacher}'"
         return changed_recipe(recipe, changes)

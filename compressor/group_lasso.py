@@ -9,6 +9,14 @@ EPSILON_SHARE, EPSILON_MIN = 1e-3, 1e-8
 """Epsilon of ``gamma = 1 / (norm + epsilon)``: this share of the matrix's median norm, and its least."""
 
 
+def reweight_warning(stage):
+    """One line if a GroupLassoStage ends with its first milestone, so that gammas never follow, else None."""
+    if stage.reweight_epochs < stage.epochs:
+        return None
+    return (f"its units are never reweighted: reweight_epochs is {stage.reweight_epochs:g}, and the stage "
+            f"has {stage.epochs:g} epochs; set it to {stage.epochs / 2:g} or less")
+
+
 class GroupLasso(ProjectedMethod):
     """Gammas of all units, and what they do to gradients or weights.
 

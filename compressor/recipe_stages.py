@@ -98,7 +98,7 @@ class GroupLassoStage(_Stage):
         becomes exactly zero, so the structure needs a density. "proximal": after AdamW's step every unit's
         norm is lowered by ``strength * gamma`` at the peak rate, less at others; units do reach zero.
     reweight_epochs : float
-        Epochs between two milestones.
+        Epochs between two milestones; a stage that has no more is warned of, since its gammas are set once.
     """
 
     method: Literal["group_lasso"]

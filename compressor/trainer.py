@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 from compressor.admm import rate_budget_warning
 from compressor.distilling_trainer import DistillingTrainer
 from compressor.encoder_quantization import calibrate_encoder
+from compressor.group_lasso import reweight_warning
 from compressor.learned_topk import threshold_warning
 from compressor.quantized_model import compute_in_float, train_in_integers
 from compressor.reload import architecture_of
@@ -109,10 +110,13 @@ class CompressionTrainer(DistillingTrainer):
     def _recipe_warnings(self):
         found = []
         for span in self.schedule.spans:
+            warning = None
             if span.stage.method == "learned_topk":
                 warning = threshold_warning(span.stage, [self.schedule.relative_rate(step)
                                                          for step in range(span.start, span.end)])
-                found += [f"stage {span.stage.label}: {warning}"] if warning else []
+            elif span.stage.method == "group_lasso":
+                warning = reweight_warning(span.stage)
+            found += [f"stage {span.stage.label}: {warning}"] if warning else []
         return found + self._admm_warnings()
 
     def _admm_warnings(self):

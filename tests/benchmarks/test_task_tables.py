@@ -69,6 +69,8 @@ def test_every_row_has_a_recipe_and_every_recipe_a_row():
             for name in ("lasso-1.43x", "lasso-2x")] == [0.7, 0.5]
     assert [ROWS["mlpruning-full-20"].make_recipe(task=task, **plain).stages[0].score_rate
             for task in ("cola", "mrpc")] == [0.02, 0.04]
+    assert [ROWS["lasso-2x"].make_recipe(task=task, **plain).stages[0].strength
+            for task in ("cola", "sst2")] == [5e-4, 2e-5]
 
 
 def test_the_page_shows_the_table_of_the_runs_that_are_kept():

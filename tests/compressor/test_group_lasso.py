@@ -10,6 +10,7 @@ from compressor.group_structures import Blocks, RowsAndColumns, unit_sums
 from compressor.model_dir import read_compression
 from compressor.recipes import RecipeError
 from compressor.tasks import load_task
+from compressor.training_plan import plan_training
 from compressor.training_run import run_training
 from tests.compressor.test_methods import RETRAIN, assert_resumes_exactly, recipe_of
 from tests.compressor.test_trainer import trainer_of
@@ -112,3 +113,11 @@ def test_contradictions_are_refused():
         recipe_of({"kind": "nm"}, LASSO)
     with pytest.raises(RecipeError, match=r"structure\.density is needed: no stage decides by itself"):
         recipe_of(BLOCKS, LASSO)
+
+
+def test_a_plan_says_that_units_are_never_reweighted(data):
+    warning = ("stage group_lasso: its units are never reweighted: reweight_epochs is 2, and the stage has 2 "
+               "epochs; set it to 1 or less")
+    for epochs, warnings in ((2, [warning]), (1.5, [])):
+        recipe = recipe_of(ROWS_COLUMNS, LASSO | {"reweight_epochs": epochs}, RETRAIN)
+        assert plan_training(recipe, model_name="tiny", data=data)["warnings"] == warnings
