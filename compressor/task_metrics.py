@@ -7,6 +7,8 @@ import numpy.typing as npt
 def compute_metrics(task, logits, labels):
     """A task's metrics as a dict of floats; the first entry is its own. Not for tasks of spans.
 
+    A correlation with what is the same in all rows is 0, as scikit-learn has it.
+
     Parameters
     ----------
     logits : float array, shape (rows, labels), or (rows,) or (rows, 1) for regression
@@ -52,13 +54,17 @@ def _matthews(labels, values):
 def _spearman(labels, values):
     from scipy.stats import spearmanr
 
-    return spearmanr(labels, values).statistic
+    return spearmanr(labels, values).statistic if _both_vary(labels, values) else 0
 
 
 def _pearson(labels, values):
     from scipy.stats import pearsonr
 
-    return pearsonr(labels, values).statistic
+    return pearsonr(labels, values).statistic if _both_vary(labels, values) else 0
+
+
+def _both_vary(labels, values):
+    return np.ptp(labels) != 0 and np.ptp(values) != 0
 
 
 METRICS = {"accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews_correlation": _matthews,

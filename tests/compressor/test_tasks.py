@@ -202,6 +202,17 @@ def test_metrics_by_hand():
     assert scores["pearson"] == pytest.approx(np.corrcoef([1, 2, 9], [1, 2, 3])[0, 1])
 
 
+@pytest.mark.parametrize(("predicted", "labels"), [([2.0, 2.0], [1.0, 3.0]), ([1.0, 3.0], [2.0, 2.0]),
+                                                   ([1.0], [2.0])])
+def test_a_correlation_with_a_constant_is_zero(predicted, labels):
+    assert compute_metrics(TASKS["stsb"], predicted, labels) == {"spearman": 0, "pearson": 0}
+
+
+def test_a_number_that_is_none_stays_visible():
+    found = compute_metrics(TASKS["stsb"], [1.0, np.nan], [1.0, 2.0])
+    assert np.isnan(list(found.values())).all()
+
+
 def test_tiny_model_reads_the_task():
     data = load_task("synthetic", train_rows=200, validation_rows=10)
     model, tokenizer = build_tiny_model(data.task, data.train, max_tokens=12)
