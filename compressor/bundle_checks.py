@@ -72,7 +72,7 @@ def check_array(where: str, array: npt.NDArray[Any], dtype: npt.DTypeLike, shape
 
 
 def check_model(model: Any) -> None:
-    """Require a known architecture, a config with sizes, a task, labels and a sentence length."""
+    """Require a known architecture, a config with sizes, a described task and a sentence length."""
     check_keys("model", model, ("architecture", "config", "task", "fields", "labels", "metrics",
                                 "max_tokens"))
     check_choice("model.architecture", model["architecture"], tuple(ARCHITECTURES))

@@ -64,7 +64,7 @@ def to_model(bundle: Bundle) -> Any:
     Raises
     ------
     BundleError
-        If the host part does not fit the config.
+        If transformers refuses the config, or the host part does not fit it.
     """
     architectures = bundle.model["config"].get("architectures") or ["none"]
     known = ARCHITECTURES[bundle.model["architecture"]]
@@ -109,7 +109,7 @@ def to_tokenizer(bundle: Bundle) -> Any:
     Raises
     ------
     BundleError
-        If the files do not make a tokenizer.
+        If the files do not make a tokenizer, or transformers refuses the config.
     """
     files = bundle.host["tokenizer"]
     if not files:
