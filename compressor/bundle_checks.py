@@ -13,6 +13,7 @@ from compressor.intops.fixedpoint import ACTIVATION_MAX, MULTIPLIER_BITS, SHIFT_
 from compressor.layer_weights import NM_KEEP, ROLES, STRUCTURES, LayerWeights, layer_name
 from compressor.patterns import patterns_of_masks
 from compressor.pools import PatternPool
+from compressor.task_metrics import OF_SPANS, metrics_for
 
 
 class BundleError(ValueError):
@@ -89,10 +90,21 @@ def check_model(model: Any) -> None:
     for key in ("fields", "labels", "metrics"):
         if type(model[key]) is not list or any(type(name) is not str for name in model[key]):
             fail(f"model.{key}", f"is {model[key]!r}", "a list of strings is required")
+    _check_metrics(model["metrics"], model["labels"])
     known = ARCHITECTURES[model["architecture"]]
     if known.positions_follow_padding:
         check_integer("model.config.pad_token_id", config.get("pad_token_id"), 0, 1 << 20)
     check_integer("model.max_tokens", model["max_tokens"], 1, known.positions(config))
+
+
+def _check_metrics(metrics: Sequence[str], labels: Sequence[str]) -> None:
+    """Require metrics of the task's kind; only an encoder without a task has none."""
+    if labels and not metrics:
+        fail("model.metrics", "is []", "a task with labels needs one or more")
+    if not labels and tuple(metrics) == OF_SPANS:
+        return
+    for metric in metrics:
+        check_choice("model.metrics", metric, metrics_for(labels))
 
 
 def check_layer(layer: LayerWeights, pool: PatternPool) -> None:

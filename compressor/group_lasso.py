@@ -9,7 +9,7 @@ EPSILON_SHARE, EPSILON_MIN = 1e-3, 1e-8
 """Epsilon of ``gamma = 1 / (norm + epsilon)``: this share of the matrix's median norm, and its least."""
 
 
-def reweight_warning(stage):
+def reweight_warning(stage, _rates):
     """One line if a GroupLassoStage ends with its first milestone, so that gammas never follow, else None."""
     if stage.reweight_epochs < stage.epochs:
         return None

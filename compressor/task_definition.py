@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from compressor.section import Section, first_problem, read_yaml
 from compressor.task_files import TaskError
-from compressor.task_metrics import OF_NUMBERS, OF_TWO_CLASSES
+from compressor.task_metrics import metrics_for
 from compressor.text_file import StrPath
 
 Text = Annotated[str, Field(min_length=1)]
@@ -79,12 +79,11 @@ class TaskFile(Section):
 
     @model_validator(mode="after")
     def _metrics_fit(self) -> Self:
+        allowed = metrics_for(self.labels)
         for metric in self.metrics:
-            if (metric in OF_NUMBERS) == bool(self.labels):
-                kind, has = ("numbers", "labels") if self.labels else ("classes", "no labels")
-                raise ValueError(f"metrics: {metric} is of {kind}, but the task has {has}")
-            if metric in OF_TWO_CLASSES and len(self.labels) != 2:
-                raise ValueError(f"metrics: {metric} needs two labels, not {len(self.labels)}; use macro_f1")
+            if metric not in allowed:
+                kind = f"a task of {len(self.labels)} labels" if self.labels else "numbers"
+                raise ValueError(f"metrics: {metric} is not for {kind}; allowed are {', '.join(allowed)}")
         return self
 
 

@@ -1,5 +1,7 @@
 """Metrics of classifications and regressions: GLUE's, and the mean F1 of several classes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -75,6 +77,21 @@ OF_NUMBERS = ("spearman", "pearson")
 
 OF_TWO_CLASSES = ("f1",)
 """Metrics that need two classes, of which the second is the positive one."""
+
+OF_SPANS = ("f1", "exact_match")
+"""Metrics of answers that are spans of a text, see :mod:`compressor.spans`."""
+
+
+def metrics_for(labels: Sequence[str]) -> tuple[str, ...]:
+    """Names of the metrics that a task of these classes can have; of numbers if there are none.
+
+    >>> metrics_for(["world", "sports", "business"])
+    ('accuracy', 'macro_f1', 'matthews_correlation')
+    """
+    if not labels:
+        return OF_NUMBERS
+    return tuple(name for name in METRICS if name not in OF_NUMBERS
+                 and (len(labels) == 2 or name not in OF_TWO_CLASSES))
 
 
 def glue_score(scores: npt.ArrayLike) -> float:

@@ -14,6 +14,7 @@ from compressor import synthetic_task
 from compressor.spans import checked_answers
 from compressor.task_definition import Task, read_task
 from compressor.task_files import TaskError, read_split
+from compressor.task_metrics import OF_SPANS
 from compressor.text_file import StrPath
 
 GLUE_DATASET, SQUAD_DATASET = "nyu-mll/glue", "rajpurkar/squad"
@@ -36,7 +37,7 @@ TASKS = {task.name: task for task in (
     Task(name="qnli", fields=("question", "sentence"), labels=_ENTAILMENT),
     Task(name="rte", fields=("sentence1", "sentence2"), labels=_ENTAILMENT),
     Task(name="wnli", fields=("sentence1", "sentence2"), labels=("not_entailment", "entailment")),
-    Task(name="squad", fields=("question", "context"), labels=(), metrics=("f1", "exact_match"), spans=True),
+    Task(name="squad", fields=("question", "context"), labels=(), metrics=OF_SPANS, spans=True),
 )}
 """Every task, by name."""
 

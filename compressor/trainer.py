@@ -6,21 +6,16 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from compressor.admm import rate_budget_warning
 from compressor.distilling_trainer import DistillingTrainer
 from compressor.encoder_quantization import calibrate_encoder
-from compressor.group_lasso import reweight_warning
-from compressor.learned_topk import threshold_warning
 from compressor.quantized_model import compute_in_float, train_in_integers
+from compressor.recipe_warnings import recipe_warnings
 from compressor.reload import architecture_of
 from compressor.run_guards import check_finite, check_weights, enough_memory, whole_or_gone
 from compressor.sampling import LengthGroupedSampler
 from compressor.schedule import Schedule
 from compressor.stage_callback import StageCallback, latest_checkpoint
 from compressor.stages import StageState
-
-INTERVALS_WANTED = 10
-"""ADMM intervals below which accuracy suffers (S1, section 4.3)."""
 
 
 def training_arguments(recipe, output_dir, **changes):
@@ -87,7 +82,7 @@ class CompressionTrainer(DistillingTrainer):
                                          / args.gradient_accumulation_steps)
         self.schedule = Schedule.of(recipe, steps_per_epoch=self.steps_per_epoch)
         args.max_steps = self.schedule.steps
-        self.warnings = self._recipe_warnings()
+        self.warnings = recipe_warnings(self.schedule, self.stages.weights)
         self.stop_requested = False
         self._resumed_from = None
         self._own_dropout = {}
@@ -106,35 +101,6 @@ class CompressionTrainer(DistillingTrainer):
             return self.stop_requested
         asked = torch.tensor(float(self.stop_requested), device=self.args.device)
         return bool(self.accelerator.reduce(asked, "sum"))
-
-    def _recipe_warnings(self):
-        found = []
-        for span in self.schedule.spans:
-            warning = None
-            if span.stage.method == "learned_topk":
-                warning = threshold_warning(span.stage, [self.schedule.relative_rate(step)
-                                                         for step in range(span.start, span.end)])
-            elif span.stage.method == "group_lasso":
-                warning = reweight_warning(span.stage)
-            found += [f"stage {span.stage.label}: {warning}"] if warning else []
-        return found + self._admm_warnings()
-
-    def _admm_warnings(self):
-        """Stages of ADMM count as one, with another rho in each; the last must close the gap."""
-        spans = [span for span in self.schedule.spans if span.stage.method == "admm"]
-        if not spans:
-            return []
-        found, last = [], spans[-1]
-        where = f"stage {' and '.join(span.stage.label for span in spans)}"
-        steps = sum(span.steps for span in spans)
-        intervals = sum(span.steps // span.stage.interval_steps(span.steps) for span in spans)
-        if intervals < INTERVALS_WANTED:
-            found.append(f"{where}: {steps} steps hold {intervals} ADMM intervals; {INTERVALS_WANTED} or "
-                         f"more are usual. Train longer or set interval: {max(1, steps // INTERVALS_WANTED)}")
-        warning = rate_budget_warning(self.stages.weights.values(),
-                                      [self.schedule.rate(step) for step in range(last.start, last.end)],
-                                      last.stage)
-        return found + ([f"stage {last.stage.label}: {warning}"] if warning else [])
 
     def first_batches(self, rows):
         """Model inputs of the first training rows, the shortest first, so that little is padded.

@@ -361,6 +361,13 @@ CONTENT = {
     "hidden size": (edit(("model", "config", "hidden_size"), "16"),
                     "model.config.hidden_size: is '16'; an integer from 1 to 1048576 is required"),
     "labels": (edit(("model", "labels"), [1]), "model.labels: is [1]; a list of strings is required"),
+    "unknown metric": (edit(("model", "metrics"), ["bleu"]), "model.metrics: is 'bleu'; allowed are "
+                                                             "accuracy, f1, macro_f1, matthews_correlation"),
+    "metric of numbers": (edit(("model", "metrics"), ["pearson"]), "model.metrics: is 'pearson'; allowed "
+                                                                   "are accuracy, f1, macro_f1, "
+                                                                   "matthews_correlation"),
+    "no metric": (edit(("model", "metrics"), []),
+                  "model.metrics: is []; a task with labels needs one or more"),
     "task": (edit(("model", "task"), None), "model.task: is None; a string is required"),
     "max_tokens": (edit(("model", "max_tokens"), 65),
                    "model.max_tokens: is 65; an integer from 1 to 64 is required"),
