@@ -6,6 +6,7 @@ Weights are normally distributed; the target of the projection is below 2 s on 2
 
 import argparse
 import time
+from functools import partial
 
 import torch
 
@@ -31,8 +32,7 @@ def main():
     print(f"{blocks:,} blocks, {options.threads} threads, best and worst of {options.repeats}", flush=True)
     for build in BUILDERS:
         for balance in ("row", "none"):
-            recipe = _recipe(build, balance)
-            times, (structure, _) = _timed(lambda recipe=recipe: recipe_structure(recipe, weights),
+            times, (structure, _) = _timed(partial(recipe_structure, _recipe(build, balance), weights),
                                            options.repeats)
             print(f"pool of {structure.pool.size}, {build}, balance {balance}: {_range(times)}", flush=True)
     structure, _ = recipe_structure(_recipe("reed_muller", "row"), weights)
